@@ -1,0 +1,216 @@
+// Package db opens the one SQLite file that holds everything this program knows, brings its schema up to date, and hands
+// out transactions. It is the only place, beside files named sql.go, where SQL is written.
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	_ "modernc.org/sqlite" // driver "sqlite": SQLite in Go, FTS5 included
+)
+
+// Name is the database's file name in the data directory.
+const Name = "runner.db"
+
+// A DB is an open database. Writes go through one connection, one transaction at a time, so that nobody meets
+// SQLITE_BUSY; reads run beside them on a small pool and see the last commit.
+type DB struct {
+	path    string
+	w, r    *sql.DB
+	Backup  string // the copy that Open made before it migrated; "" where it did not have to
+	Applied []int  // the migrations that Open ran
+}
+
+// Open opens or creates the database file at path and runs the migrations it lacks. Before the first of them a copy of
+// an existing database is written beside it (see DB.Backup). A file made by a newer program is refused untouched.
+func Open(ctx context.Context, path string) (*DB, error) {
+	existed := false
+	if st, err := os.Stat(path); err == nil && st.Size() > 0 {
+		existed = true
+	}
+	// WAL with synchronous=NORMAL: a commit survives the death of the process (kill -9) without an fsync each; after a
+	// power cut the last commits may be gone but the file is whole (sqlite.org/pragma.html#pragma_synchronous).
+	w, err := open(path, 1, "&_pragma=journal_mode(wal)&_pragma=synchronous(normal)&_txlock=immediate")
+	if err != nil {
+		return nil, err
+	}
+	d := &DB{path: path, w: w}
+	if err := d.migrate(ctx, existed); err != nil {
+		w.Close()
+		return nil, fmt.Errorf("open database %s: %w", path, err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		w.Close()
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	if d.r, err = open(path, 4, "&_pragma=query_only(1)"); err != nil {
+		w.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// OpenRead opens an existing database for reading beside the process that owns it. It never migrates.
+func OpenRead(ctx context.Context, path string) (*DB, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	r, err := open(path, 2, "&_pragma=query_only(1)")
+	if err != nil {
+		return nil, err
+	}
+	return &DB{path: path, r: r}, nil
+}
+
+func open(path string, conns int, extra string) (*sql.DB, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", path, err)
+	}
+	dsn := (&url.URL{Scheme: "file", Path: abs}).String() +
+		"?_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)&_pragma=cache_size(-2000)&_pragma=temp_store(memory)" + extra
+	h, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", path, err)
+	}
+	h.SetMaxOpenConns(conns)
+	h.SetMaxIdleConns(conns)
+	return h, nil
+}
+
+// Tx runs f in one write transaction: committed when f returns nil, rolled back otherwise. Keep f short: everybody who
+// writes waits for it.
+func (d *DB) Tx(ctx context.Context, f func(tx *sql.Tx) error) error {
+	tx, err := d.w.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
+	}
+	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing; before it, f's error is what counts
+	if err := f(tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// Read returns the pool for queries outside transactions.
+func (d *DB) Read() *sql.DB { return d.r }
+
+// Writer returns the one writing connection, for an owner that keeps prepared statements on it. Tx is for everybody else.
+func (d *DB) Writer() *sql.DB { return d.w }
+
+// Path returns the file's path.
+func (d *DB) Path() string { return d.path }
+
+// Close folds the write-ahead log into the file and closes it.
+func (d *DB) Close() error {
+	err := d.r.Close()
+	if d.w != nil {
+		d.w.Exec("PRAGMA wal_checkpoint(TRUNCATE)") //nolint:errcheck // the log is replayed by the next Open
+		err = errors.Join(err, d.w.Close())
+	}
+	return err
+}
+
+type migration struct {
+	version int
+	name    string
+	sql     string
+}
+
+func (d *DB) migrate(ctx context.Context, existed bool) error {
+	all, err := load(migrations)
+	if err != nil {
+		return err
+	}
+	have, err := d.version(ctx)
+	if err != nil {
+		return err
+	}
+	newest := all[len(all)-1].version
+	if have > newest {
+		return fmt.Errorf("made by a newer version of this program (schema %d, this one knows %d): run that version, or "+
+			"start from the copy it left beside the file", have, newest)
+	}
+	if have == newest {
+		return nil
+	}
+	if existed && have > 0 {
+		d.Backup = fmt.Sprintf("%s.before-%04d-%s", d.path, newest, time.Now().UTC().Format("20060102T150405Z"))
+		if _, err := d.w.ExecContext(ctx, "VACUUM INTO ?", d.Backup); err != nil {
+			return fmt.Errorf("copy before migration to %s: %w", d.Backup, err)
+		}
+	}
+	for _, m := range all {
+		if m.version <= have {
+			continue
+		}
+		err := d.Tx(ctx, func(tx *sql.Tx) error {
+			if _, err := tx.ExecContext(ctx, m.sql); err != nil {
+				return err
+			}
+			_, err := tx.ExecContext(ctx, "PRAGMA user_version = "+strconv.Itoa(m.version))
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("migration %s: %w", m.name, err)
+		}
+		d.Applied = append(d.Applied, m.version)
+	}
+	return nil
+}
+
+func (d *DB) version(ctx context.Context) (int, error) {
+	var v int
+	if err := d.w.QueryRowContext(ctx, "PRAGMA user_version").Scan(&v); err != nil {
+		return 0, fmt.Errorf("read schema version: %w", err)
+	}
+	return v, nil
+}
+
+// load reads migrations in the order of the numbers that their names begin with.
+func load(fsys fs.FS) ([]migration, error) {
+	names, err := fs.Glob(fsys, "migrations/*.sql")
+	if err != nil {
+		return nil, err
+	}
+	var all []migration
+	for _, name := range names {
+		number, _, _ := strings.Cut(filepath.Base(name), "_")
+		v, err := strconv.Atoi(number)
+		if err != nil || v <= 0 {
+			return nil, fmt.Errorf("migration %s: the name must begin with a number and an underscore", name)
+		}
+		text, err := fs.ReadFile(fsys, name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, migration{v, filepath.Base(name), string(text)})
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].version < all[j].version })
+	return all, nil
+}
+
+// Check reads the whole file and returns what is damaged, or nil.
+func (d *DB) Check(ctx context.Context) error {
+	var result string
+	if err := d.r.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&result); err != nil {
+		return fmt.Errorf("check database %s: %w", d.path, err)
+	}
+	if result != "ok" {
+		return fmt.Errorf("check database %s: damaged: %s", d.path, result)
+	}
+	return nil
+}

@@ -1,0 +1,168 @@
+package db
+
+import (
+	"database/sql"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+)
+
+func TestOpenCreatesAndReopens(t *testing.T) {
+	path := filepath.Join(t.TempDir(), Name)
+	d, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Applied) == 0 || d.Backup != "" {
+		t.Errorf("a new file: applied %v, backup %q", d.Applied, d.Backup)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("file mode %v, %v", st.Mode(), err)
+	}
+	d, err = Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if len(d.Applied) != 0 || d.Backup != "" {
+		t.Errorf("opened again: applied %v, backup %q", d.Applied, d.Backup)
+	}
+}
+
+func TestOldDatabasesAreCopiedBeforeTheyAreMigrated(t *testing.T) {
+	path := filepath.Join(t.TempDir(), Name)
+	d, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, d, "CREATE TABLE precious (x TEXT)")
+	exec(t, d, "INSERT INTO precious VALUES ('kept')")
+	all, err := load(migrations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest := all[len(all)-1]
+	// Pretend that the newest migration has not run yet, and undo what it made.
+	for _, line := range strings.Split(newest.sql, "\n") {
+		if name, ok := strings.CutPrefix(line, "CREATE TABLE "); ok {
+			exec(t, d, "DROP TABLE "+strings.Fields(name)[0])
+		} else if name, ok := strings.CutPrefix(line, "CREATE VIRTUAL TABLE "); ok {
+			exec(t, d, "DROP TABLE "+strings.Fields(name)[0])
+		}
+	}
+	exec(t, d, "PRAGMA user_version = "+strconv.Itoa(newest.version-1))
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	d, err = Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if d.Backup == "" {
+		t.Fatal("no copy was made")
+	}
+	copied, err := OpenRead(t.Context(), d.Backup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer copied.Close()
+	var got string
+	if err := copied.Read().QueryRow("SELECT x FROM precious").Scan(&got); err != nil || got != "kept" {
+		t.Errorf("the copy holds %q, %v", got, err)
+	}
+}
+
+func TestNewerDatabasesAreRefusedUntouched(t *testing.T) {
+	path := filepath.Join(t.TempDir(), Name)
+	d, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, d, "PRAGMA user_version = 9999")
+	d.Close()
+	if _, err := Open(t.Context(), path); err == nil || !strings.Contains(err.Error(), "newer version") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAFailedTransactionLeavesNothing(t *testing.T) {
+	d, err := Open(t.Context(), filepath.Join(t.TempDir(), Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	exec(t, d, "CREATE TABLE x (n INTEGER)")
+	if err := d.Tx(t.Context(), func(tx *sql.Tx) error {
+		if _, err := tx.Exec("INSERT INTO x VALUES (1)"); err != nil {
+			return err
+		}
+		return os.ErrInvalid
+	}); err != os.ErrInvalid {
+		t.Fatal(err)
+	}
+	var n int
+	if err := d.Read().QueryRow("SELECT count(*) FROM x").Scan(&n); err != nil || n != 0 {
+		t.Errorf("%d rows, %v", n, err)
+	}
+}
+
+func TestManyWritersAndReadersNeverMeetABusyDatabase(t *testing.T) {
+	d, err := Open(t.Context(), filepath.Join(t.TempDir(), Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	exec(t, d, "CREATE TABLE x (n INTEGER)")
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 50 {
+				if err := d.Tx(t.Context(), func(tx *sql.Tx) error {
+					_, err := tx.Exec("INSERT INTO x VALUES (1)")
+					return err
+				}); err != nil {
+					t.Error(err)
+				}
+				var n int
+				if err := d.Read().QueryRow("SELECT count(*) FROM x").Scan(&n); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestMigrationsAreNumberedAndOwned(t *testing.T) {
+	all, err := load(migrations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range all {
+		if m.version != i+1 {
+			t.Errorf("%s: want number %d", m.name, i+1)
+		}
+		if !strings.HasPrefix(m.sql, "-- owner: ") {
+			t.Errorf("%s: the first line must name the owner", m.name)
+		}
+	}
+	if _, err := load(fstest.MapFS{"migrations/first.sql": {Data: []byte("x")}}); err == nil {
+		t.Error("a file without a number was taken")
+	}
+}
+
+func exec(t *testing.T, d *DB, q string) {
+	t.Helper()
+	if _, err := d.w.Exec(q); err != nil {
+		t.Fatalf("%s: %v", q, err)
+	}
+}

@@ -1,0 +1,198 @@
+package usage
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/llm"
+)
+
+const (
+	insertStart = `INSERT INTO attempts (id, started_at, purpose, asked, rule, provider, model) VALUES (?,?,?,?,?,?,?)
+		ON CONFLICT (id) DO NOTHING`
+	updateEnd = `UPDATE attempts SET outcome=?, error=?, first_byte_us=?, total_us=?, input_tokens=?, output_tokens=?,
+		cached_tokens=?, thinking_tokens=?, cost_micro_usd=? WHERE id=?`
+)
+
+// recoverRows marks the rows that a dead process left open and returns the highest id.
+func recoverRows(ctx context.Context, d *db.DB) (last int64, err error) {
+	err = d.Tx(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `UPDATE attempts SET outcome=?, error='the program ended meanwhile'
+			WHERE outcome=?`, Interrupted, Unfinished); err != nil {
+			return err
+		}
+		return tx.QueryRowContext(ctx, `SELECT coalesce(max(id), 0) FROM attempts`).Scan(&last)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("recover ledger: %w", err)
+	}
+	return last, nil
+}
+
+// A writer keeps the two statements prepared on the database's writing connection.
+type writer struct {
+	db         *db.DB
+	start, end *sql.Stmt
+}
+
+func (w *writer) close() {
+	if w.start != nil {
+		w.start.Close()
+		w.end.Close()
+	}
+}
+
+func (w *writer) commit(batch []entry) error {
+	ctx := context.Background() // a batch that was begun is finished, also while stopping
+	if w.start == nil {
+		start, err := w.db.Writer().PrepareContext(ctx, insertStart)
+		if err != nil {
+			return fmt.Errorf("write ledger: %w", err)
+		}
+		end, err := w.db.Writer().PrepareContext(ctx, updateEnd)
+		if err != nil {
+			start.Close()
+			return fmt.Errorf("write ledger: %w", err)
+		}
+		w.start, w.end = start, end
+	}
+	err := w.db.Tx(ctx, func(tx *sql.Tx) error {
+		start, end := tx.StmtContext(ctx, w.start), tx.StmtContext(ctx, w.end)
+		for _, e := range batch {
+			if err := writeEntry(ctx, start, end, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("write ledger: %w", err)
+	}
+	return nil
+}
+
+func writeEntry(ctx context.Context, start, end *sql.Stmt, e entry) error {
+	a := e.attempt
+	if e.end == nil {
+		_, err := start.ExecContext(ctx, a.id, a.At.UnixMilli(), a.Purpose, a.Asked, a.Rule, a.Provider, a.Model)
+		return err
+	}
+	u := e.end.Usage
+	_, err := end.ExecContext(ctx, string(e.end.Outcome), errorText(e.end.Err), micros(e.end.FirstByte), micros(e.end.Total),
+		u.Input.Ptr(), u.Output.Ptr(), u.CachedInput.Ptr(), u.Thinking.Ptr(), e.cost.Ptr(), a.id)
+	return err
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	text := err.Error()
+	if len(text) > 500 {
+		text = text[:500]
+	}
+	return string(llm.KindOf(err)) + ": " + text
+}
+
+func micros(d time.Duration) *int64 {
+	if d <= 0 {
+		return nil
+	}
+	us := d.Microseconds()
+	return &us
+}
+
+// Row is one attempt as the ledger holds it.
+type Row struct {
+	ID        int64         `json:"id"`
+	At        time.Time     `json:"at"`
+	Purpose   string        `json:"purpose"`
+	Asked     string        `json:"asked"`
+	Rule      string        `json:"rule"`
+	Provider  string        `json:"provider"`
+	Model     string        `json:"model"`
+	Outcome   Outcome       `json:"outcome"`
+	Error     string        `json:"error,omitempty"`
+	FirstByte time.Duration `json:"first_byte_ns"`
+	Total     time.Duration `json:"total_ns"`
+	Usage     llm.Usage     `json:"usage"`
+	Cost      llm.Count     `json:"cost_micro_usd"`
+}
+
+// Recent returns the newest n attempts, newest first.
+func Recent(ctx context.Context, d *db.DB, n int) ([]Row, error) {
+	rows, err := d.Read().QueryContext(ctx, `SELECT id, started_at, purpose, asked, rule, provider, model, outcome, error,
+		coalesce(first_byte_us,0), coalesce(total_us,0), input_tokens, output_tokens, cached_tokens, thinking_tokens, cost_micro_usd
+		FROM attempts ORDER BY id DESC LIMIT ?`, n)
+	if err != nil {
+		return nil, fmt.Errorf("read ledger: %w", err)
+	}
+	defer rows.Close()
+	var all []Row
+	for rows.Next() {
+		var r Row
+		var ms, first, total int64
+		var in, out, cached, thinking, cost sql.NullInt64
+		if err := rows.Scan(&r.ID, &ms, &r.Purpose, &r.Asked, &r.Rule, &r.Provider, &r.Model, &r.Outcome, &r.Error,
+			&first, &total, &in, &out, &cached, &thinking, &cost); err != nil {
+			return nil, fmt.Errorf("read ledger: %w", err)
+		}
+		r.At = time.UnixMilli(ms)
+		r.FirstByte, r.Total = time.Duration(first)*time.Microsecond, time.Duration(total)*time.Microsecond
+		r.Usage = llm.Usage{Input: count(in), Output: count(out), CachedInput: count(cached), Thinking: count(thinking)}
+		r.Cost = count(cost)
+		all = append(all, r)
+	}
+	return all, rows.Err()
+}
+
+func count(n sql.NullInt64) llm.Count {
+	if !n.Valid {
+		return llm.Count{}
+	}
+	return llm.Known(n.Int64)
+}
+
+// A Day is the sum of one provider's attempts on one day of the local time zone.
+type Day struct {
+	Day      string    `json:"day"` // 2026-11-22
+	Provider string    `json:"provider"`
+	Totals   Totals    `json:"totals"`
+	P50      llm.Count `json:"p50_ms"` // of the whole answer, over attempts that ended well
+	P95      llm.Count `json:"p95_ms"`
+}
+
+// Days sums the attempts since a moment, by day and provider, oldest day first.
+func Days(ctx context.Context, d *db.DB, since time.Time) ([]Day, error) {
+	rows, err := d.Read().QueryContext(ctx, `
+		WITH a AS (
+		  SELECT *, date(started_at/1000, 'unixepoch', 'localtime') AS day,
+		    row_number() OVER (PARTITION BY date(started_at/1000, 'unixepoch', 'localtime'), provider ORDER BY outcome<>'ok', total_us) AS rank,
+		    sum(outcome='ok') OVER (PARTITION BY date(started_at/1000, 'unixepoch', 'localtime'), provider) AS good
+		  FROM attempts WHERE started_at >= ?)
+		SELECT day, provider, count(*), sum(outcome='error'), sum(outcome='busy'), sum(outcome='cancelled'),
+		  coalesce(sum(input_tokens),0), coalesce(sum(output_tokens),0), coalesce(sum(cost_micro_usd),0),
+		  max(CASE WHEN outcome='ok' AND rank = (good+1)/2 THEN total_us END)/1000,
+		  max(CASE WHEN outcome='ok' AND rank = max(1, (good*95+99)/100) THEN total_us END)/1000
+		FROM a GROUP BY day, provider ORDER BY day, provider`, since.UnixMilli())
+	if err != nil {
+		return nil, fmt.Errorf("sum ledger: %w", err)
+	}
+	defer rows.Close()
+	var days []Day
+	for rows.Next() {
+		var x Day
+		var p50, p95 sql.NullInt64
+		t := &x.Totals
+		if err := rows.Scan(&x.Day, &x.Provider, &t.Requests, &t.Errors, &t.Busy, &t.Cancelled, &t.InputTokens,
+			&t.OutputTokens, &t.CostMicroUSD, &p50, &p95); err != nil {
+			return nil, fmt.Errorf("sum ledger: %w", err)
+		}
+		x.P50, x.P95 = count(p50), count(p95)
+		days = append(days, x)
+	}
+	return days, rows.Err()
+}
