@@ -1,0 +1,221 @@
+package library
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+func TestSearchRanks(t *testing.T) {
+	l := open(t, at(t, folder(t, map[string]string{
+		"backup.md":          "# Backup\nrestic runs every night at three.\n",
+		"sonstiges.md":       "# Sonstiges\nEin Wort zum Backup steht auch hier, zwischen vielen anderen Wörtern über den Garten.\n",
+		"aliased.md":         "---\naliases: [Datensicherung]\ntags: [ops]\n---\nNightly copies.\n",
+		"near.md":            "The red lamp is in the kitchen.\n",
+		"far.md":             "The red carpet is old. " + strings.Repeat("Filler words stand between them here. ", 8) + "A lamp is elsewhere.\n",
+		"phrase.md":          "We say to be or not to be here.\n",
+		"Straße/Zürich.md":   "Größe und Übermut, 3 Cafés.\n",
+		"2026-11-22.md":      "Nothing of note.\n",
+		"projects/Plan B.md": "Nothing either.\n",
+		"sentences.md":       "Running jobs were stopped.\n",
+	})))
+	for _, tt := range []struct {
+		query string
+		want  []string // nil: nothing
+	}{
+		{"backup", []string{"backup.md", "sonstiges.md"}},
+		{"Datensicherung", []string{"aliased.md"}},
+		{"#ops", []string{"aliased.md"}},
+		{"red lamp", []string{"near.md", "far.md"}},
+		{`"to be or not"`, []string{"phrase.md"}},
+		{`„to be or not“ lamp`, []string{"phrase.md", "near.md", "far.md"}},
+		{`"red lamp"`, []string{"near.md", "far.md"}},
+		{"zurich", []string{"Straße/Zürich.md"}},
+		{"groesse", nil},
+		{"GRÖSSE", nil}, // ß and ss are different letters to SQLite
+		{"größe", []string{"Straße/Zürich.md"}},
+		{"cafe", []string{"Straße/Zürich.md"}},
+		{"run job stops", []string{"sentences.md", "backup.md"}},
+		{"2026-11-22", []string{"2026-11-22.md"}},
+		{"what did I write in 2026-11-22.md?", []string{"2026-11-22.md"}},
+		{"plan b", []string{"projects/Plan B.md"}},
+		{"projects/Plan B.md", []string{"projects/Plan B.md"}},
+		{"", nil},
+		{"   ", nil},
+		{"?!\"'(){}*^:-", nil},
+		{"nirgends", nil},
+	} {
+		t.Run(tt.query, func(t *testing.T) {
+			finds(t, l, tt.query, tt.want...)
+		})
+	}
+}
+
+func TestHitsCarryWhatAPageShows(t *testing.T) {
+	text := "# Home\n\n## Kitchen\r\n\r\n" + strings.Repeat("Überall stehen Dinge. ", 20) + "The lámp in the kitchen is broken.\r\nMore.\n"
+	l := open(t, at(t, folder(t, map[string]string{"home.md": text})))
+	hits, err := l.Search(t.Context(), "lamps KITCHEN", 10)
+	if err != nil || len(hits) != 1 {
+		t.Fatalf("%+v, %v", hits, err)
+	}
+	h := hits[0]
+	if h.Path != "home.md" || h.Title != "Home" || strings.Join(h.Heading, "/") != "Home/Kitchen" || h.Coverage != 1 || h.Score <= 0 {
+		t.Errorf("%+v", h)
+	}
+	if h.Quote != text[h.Start:h.End] || h.Line != 1 || h.EndLine != 6 {
+		t.Errorf("lines %d to %d, bytes %d to %d", h.Line, h.EndLine, h.Start, h.End)
+	}
+	var marked []string
+	for _, m := range h.Snippet.Matches {
+		marked = append(marked, h.Snippet.Text[m.Start:m.End])
+	}
+	if got := strings.Join(marked, " "); got != "lámp kitchen" || len(h.Snippet.Text) > snippetSize || !utf8.ValidString(h.Snippet.Text) {
+		t.Errorf("snippet %q marks %q", h.Snippet.Text, got)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	l := open(t, at(t, folder(t, generate(2, 50))))
+	for _, limit := range []int{-1, 0, 1, 7, 100} {
+		hits, err := l.Search(t.Context(), "backup server garden", limit)
+		if err != nil || len(hits) > max(limit, 0) || limit > 0 && len(hits) == 0 {
+			t.Errorf("limit %d: %d hits, %v", limit, len(hits), err)
+		}
+	}
+	if _, err := l.Search(t.Context(), strings.Repeat("backup word ", 100_000)+strings.Repeat("\"a b c\" ", 1000), 5); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whatever people type, the index is never asked with a syntax error, and never asked for anything but their words.
+func FuzzSearch(f *testing.F) {
+	for _, s := range []string{
+		`backup`, `"unbalanced`, `a AND OR NOT b`, `title:backup`, `NEAR(a b, 3)`, `back*`, `^a`, `{a b}:c`, `-a`, `+a`, `'; DROP TABLE x`, "\x00", "\xff\xfe",
+		`""`, `" "`, `"a" "b"`, `a""b`, `(((`, `“a b”`, `٣ 日本語`, "e\u0301\u0301", `a.md b.md`, `ſ K`, "₽x \u20c0y",
+	} {
+		f.Add(s)
+	}
+	l := open(f, at(f, folder(f, generate(3, 5))))
+	f.Fuzz(func(t *testing.T, query string) {
+		hits, err := l.Search(t.Context(), query, 5)
+		if err != nil {
+			t.Fatalf("%q: %v", query, err)
+		}
+		for _, h := range hits {
+			for _, m := range h.Snippet.Matches {
+				if m.Start < 0 || m.Start >= m.End || m.End > len(h.Snippet.Text) {
+					t.Fatalf("%q: match %+v in %q", query, m, h.Snippet.Text)
+				}
+			}
+			if h.Coverage < 0 || h.Coverage > 1.000001 {
+				t.Fatalf("%q: coverage %v", query, h.Coverage)
+			}
+			c := trim(h)
+			if c.Start < h.Start || c.End > h.End || c.Quote != h.Quote[c.Start-h.Start:c.End-h.Start] {
+				t.Fatalf("%q: %+v is no part of %+v", query, c, h.Citation)
+			}
+		}
+	})
+}
+
+// An orientation, not a gate with a margin: how many of the questions of a public collection find a passage that overlaps a
+// span which answers them. The data are not part of this repository.
+func TestRecallOnPublicQuestions(t *testing.T) {
+	const data = "../../../../shared/data/retrieval/spans"
+	for name, floor := range map[string]float64{"state_of_the_union": 0.6, "wikitexts": 0.6} {
+		t.Run(name, func(t *testing.T) {
+			document, err := os.ReadFile(filepath.Join(data, name, "document.md"))
+			if err != nil {
+				t.Skipf("no data beside the repository: %v", err)
+			}
+			l := open(t, at(t, folder(t, map[string]string{"document.md": string(document)})))
+			f, err := os.Open(filepath.Join(data, name, "questions.jsonl"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			asked, spans, first := 0, 0.0, 0.0
+			for lines := bufio.NewScanner(f); lines.Scan(); {
+				var q struct {
+					Question string
+					Spans    []struct{ Text string }
+				}
+				if err := json.Unmarshal(lines.Bytes(), &q); err != nil {
+					t.Fatal(err)
+				}
+				hits, err := l.Search(t.Context(), q.Question, 5)
+				if err != nil {
+					t.Fatal(err)
+				}
+				asked++
+				found, one := 0, false
+				for _, s := range q.Spans {
+					start := strings.Index(string(document), s.Text)
+					for i, h := range hits {
+						if h.Start < start+len(s.Text) && start < h.End {
+							found++
+							one = one || i == 0
+							break
+						}
+					}
+				}
+				spans += float64(found) / float64(len(q.Spans))
+				if one {
+					first++
+				}
+			}
+			recall := spans / float64(asked)
+			t.Logf("%d questions: %.3f of the spans are met by the first five passages; the first passage meets one in %.3f", asked, recall, first/float64(asked))
+			if recall < floor {
+				t.Errorf("recall %.3f is below %.2f", recall, floor)
+			}
+		})
+	}
+}
+
+func BenchmarkSearch(b *testing.B) {
+	for _, notes := range []int{1_000, 10_000} {
+		l := open(b, at(b, folder(b, generate(4, notes))))
+		for name, query := range map[string]string{
+			"rare": "w4711", "common": "backup server", "question": "Wo finde ich das Rezept aus Zürich für den Garten, und wie war das mit w17?",
+		} {
+			b.Run(fmt.Sprintf("notes=%d/%s", notes, name), func(b *testing.B) {
+				for b.Loop() {
+					if _, err := l.Search(b.Context(), query, 10); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkSync(b *testing.B) {
+	for _, notes := range []int{1_000, 10_000} {
+		dir := folder(b, generate(5, notes))
+		b.Run(fmt.Sprintf("notes=%d/first", notes), func(b *testing.B) {
+			for b.Loop() {
+				open(b, at(b, dir))
+			}
+		})
+		b.Run(fmt.Sprintf("notes=%d/unchanged", notes), func(b *testing.B) {
+			l := unread(b, at(b, dir))
+			for range 2 {
+				if _, err := l.Sync(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ResetTimer()
+			for b.Loop() {
+				if r, err := l.Sync(b.Context()); err != nil || r.Unchanged != notes {
+					b.Fatal(r, err)
+				}
+			}
+		})
+	}
+}

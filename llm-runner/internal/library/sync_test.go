@@ -1,0 +1,398 @@
+package library
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"home.arpa/lab/llm-runner/internal/db"
+)
+
+func TestWalkLeavesOutWhatIsNotANote(t *testing.T) {
+	dir := folder(t, map[string]string{
+		"a.md": "# A\n", "sub/b.MD": "b", "sub/c.markdown": "c", "leer.md": "", "d.txt": "d", "e": "e",
+		".obsidian/x.md": "x", ".git/x.md": "x", ".trash/x.md": "x", "sub/.hidden/x.md": "x", ".x.md": "x",
+		"_queue/x.md": "x", "_active/x.md": "x", "_completed/x.md": "x", "_failed/x.md": "x", "runner-outputs/deep/x.md": "x",
+		"sub/_queue/y.md":  "a folder of that name further down is the writer's own",
+		"big.md":           strings.Repeat("x", maxNote+1),
+		"latin1.md":        "Gr\xfc\xdfe",
+		"utf16.md":         "\xff\xfeh\x00i\x00",
+		"generated.md":     "---\ngenerated: true\n---\nfrom a program\n",
+		"not-generated.md": "---\ngenerated: false\n---\nfrom a person\n",
+	})
+	outside := folder(t, map[string]string{"secret.md": "secret"})
+	for name, target := range map[string]string{
+		"out.md": filepath.Join(outside, "secret.md"), "in.md": "a.md", "dangling.md": "nowhere", "folder.md": "sub", "loop": ".",
+	} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe.md"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := open(t, at(t, dir))
+	if got, want := indexed(t, l), []string{"a.md", "in.md", "leer.md", "not-generated.md", "sub/_queue/y.md", "sub/b.MD", "sub/c.markdown"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("notes %q, want %q", got, want)
+	}
+	want := []Skip{
+		{"big.md", "is larger than 5 MB"},
+		{"dangling.md", "is a link that leads out of the notes or to nothing"},
+		{"folder.md", "is a link to a folder; links to folders are not followed"},
+		{"generated.md", "was written by a program (generated: true)"},
+		{"latin1.md", "is not UTF-8 text"},
+		{"out.md", "is a link that leads out of the notes or to nothing"},
+		{"pipe.md", "is not a regular file"},
+		{"utf16.md", "is UTF-16 text; save it as UTF-8"},
+	}
+	s := l.Status()
+	if !reflect.DeepEqual(s.Skipped, want) {
+		t.Errorf("skipped %+v\nwant    %+v", s.Skipped, want)
+	}
+	if s.Notes != 7 || s.Found != 15 || s.Syncing || s.Synced.IsZero() || s.Error != "" {
+		t.Errorf("status %+v", s)
+	}
+}
+
+func TestSyncReadsOnlyWhatHasChanged(t *testing.T) {
+	dir := folder(t, map[string]string{"a.md": "# A\nalpha\n", "b.md": "# B\nbeta\n", "c.md": "# C\ngamma\n"})
+	old := time.Now().Add(-time.Hour)
+	for _, name := range []string{"a.md", "b.md", "c.md"} {
+		touch(t, dir, name, old)
+	}
+	l := unread(t, at(t, dir))
+	step := func(want Report) {
+		t.Helper()
+		got, err := l.Sync(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.Took, got.Skipped = 0, nil
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+		s := l.Status()
+		again, err := Open(t.Context(), l.db, l.source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := again.Status(); a.Notes != s.Notes || a.Passages != s.Passages {
+			t.Errorf("the status says %d notes, %d passages; the index has %d and %d", s.Notes, s.Passages, a.Notes, a.Passages)
+		}
+	}
+	step(Report{Added: 3})
+	step(Report{Unchanged: 3})
+
+	write(t, dir, "b.md", "# B\ndelta epsilon\n")
+	if err := os.Remove(filepath.Join(dir, "c.md")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "new/d.md", "zeta")
+	step(Report{Added: 1, Changed: 1, Removed: 1, Unchanged: 1})
+	finds(t, l, "epsilon", "b.md")
+	finds(t, l, "beta")
+	finds(t, l, "gamma")
+	finds(t, l, "zeta", "new/d.md")
+
+	// Same size, and a time stamp that does not betray the change, because the file was young when it was read.
+	write(t, dir, "new/d.md", "zeto")
+	step(Report{Changed: 1, Unchanged: 2})
+	finds(t, l, "zeto", "new/d.md")
+
+	touch(t, dir, "a.md", old.Add(time.Minute)) // a new stamp, the same content
+	step(Report{Unchanged: 3})
+
+	if err := os.Rename(filepath.Join(dir, "a.md"), filepath.Join(dir, "moved.md")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "new/d.md", "---\ngenerated: true\n---\n")
+	step(Report{Added: 1, Changed: 1, Removed: 1, Unchanged: 1})
+	finds(t, l, "alpha", "moved.md")
+	finds(t, l, "zeto")
+}
+
+func TestTheIndexOfAnotherVaultIsNotMixedIn(t *testing.T) {
+	d := database(t)
+	first, second := folder(t, map[string]string{"a.md": "apples"}), folder(t, map[string]string{"b.md": "bananas"})
+	for _, tt := range []struct {
+		dir, has, hasNot string
+	}{{first, "apples", "bananas"}, {second, "bananas", "apples"}, {first, "apples", "bananas"}} {
+		l, err := Open(t.Context(), d, at(t, tt.dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := l.Status(); s.Notes != 0 {
+			t.Errorf("begins with %+v", s)
+		}
+		if _, err := l.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if hits, err := l.Search(t.Context(), tt.has+" "+tt.hasNot, 10); err != nil || len(hits) != 1 || hits[0].Quote != tt.has {
+			t.Errorf("found %+v, %v", hits, err)
+		}
+	}
+	l, err := Open(t.Context(), d, at(t, first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := l.Status(); s.Notes != 1 || s.Passages != 1 {
+		t.Errorf("opened again: %+v", s)
+	}
+}
+
+func TestAVaultThatIsGoneLosesNothing(t *testing.T) {
+	dir := folder(t, map[string]string{"a.md": "apples"})
+	l := open(t, at(t, dir))
+	if err := os.Rename(dir, dir+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Sync(t.Context()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	if s := l.Status(); s.Error == "" || s.Notes != 1 {
+		t.Errorf("status %+v", s)
+	}
+	finds(t, l, "apples", "a.md")
+	if err := os.Rename(dir+"-away", dir); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := l.Sync(t.Context()); err != nil || r.Unchanged != 1 || l.Status().Error != "" {
+		t.Errorf("%+v, %v, %+v", r, err, l.Status())
+	}
+}
+
+func TestAFolderThatCannotBeReadKeepsItsNotes(t *testing.T) {
+	l := open(t, Source{ID: "x", open: func() (tree, func() error, error) {
+		return opened(t, folder(t, map[string]string{"a.md": "apples", "sub/b.md": "bananas"}))
+	}})
+	l.source.open = func() (tree, func() error, error) {
+		tr, done, err := opened(t, folder(t, map[string]string{"a.md": "apples"}))
+		return broken{tr}, done, err
+	}
+	if _, err := l.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	finds(t, l, "bananas", "sub/b.md")
+	if s := l.Status(); len(s.Skipped) != 1 || s.Skipped[0].Path != "sub" {
+		t.Errorf("skipped %+v", s.Skipped)
+	}
+}
+
+// broken lists a folder "sub" that cannot be read.
+type broken struct{ tree }
+
+func (b broken) ReadDir(name string) ([]fs.DirEntry, error) {
+	if name == "sub" {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.EIO}
+	}
+	all, err := b.tree.ReadDir(name)
+	if name == "." {
+		info, err := fs.Stat(b.tree, ".")
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, misnamed{fs.FileInfoToDirEntry(info)})
+	}
+	return all, err
+}
+
+type misnamed struct{ fs.DirEntry }
+
+func (misnamed) Name() string { return "sub" }
+
+func TestAnInterruptedSyncLeavesWholeNotesAndIsTakenUpAgain(t *testing.T) {
+	files := generate(1, 3*batchNotes)
+	l := unread(t, at(t, folder(t, files)))
+	ctx, cancel := context.WithCancel(t.Context())
+	l.source.open = stopping(l.source.open, batchNotes+7, cancel)
+	if _, err := l.Sync(ctx); err == nil {
+		t.Fatal("the sync went to its end")
+	}
+	s := l.Status()
+	if s.Notes == 0 || s.Notes == len(files) || s.Error != "" {
+		t.Errorf("status after the interruption: %+v", s)
+	}
+	var half int
+	if err := l.db.Read().QueryRow(`SELECT count(*) FROM library_notes n WHERE
+		(SELECT coalesce(max(end_byte), 0) FROM library_passages WHERE note_id = n.id) <> n.size`).Scan(&half); err != nil || half != 0 {
+		t.Errorf("%d notes are half there, %v", half, err)
+	}
+	if r, err := l.Sync(t.Context()); err != nil || r.Added != len(files)-s.Notes {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if s := l.Status(); s.Notes != len(files) {
+		t.Errorf("status %+v", s)
+	}
+}
+
+// stopping calls stop when the n-th file is read.
+func stopping(open func() (tree, func() error, error), n int, stop func()) func() (tree, func() error, error) {
+	return func() (tree, func() error, error) {
+		tr, done, err := open()
+		return &counting{tree: tr, left: &n, stop: stop}, done, err
+	}
+}
+
+type counting struct {
+	tree
+	left *int
+	stop func()
+}
+
+func (c *counting) ReadFile(name string) ([]byte, error) {
+	if *c.left--; *c.left == 0 {
+		c.stop()
+	}
+	return c.tree.ReadFile(name)
+}
+
+func TestRunFindsChangesAndStops(t *testing.T) {
+	dir := folder(t, map[string]string{"a.md": "apples"})
+	path := filepath.Join(t.TempDir(), db.Name)
+	synctest.Test(t, func(t *testing.T) {
+		d, err := db.Open(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		l, err := Open(t.Context(), d, at(t, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- l.Run(ctx) }()
+		synctest.Wait()
+		if s := l.Status(); s.Notes != 1 {
+			t.Errorf("not at once: %+v", s)
+		}
+		write(t, dir, "b.md", "bananas")
+		time.Sleep(pollEvery + time.Second)
+		synctest.Wait()
+		if s := l.Status(); s.Notes != 2 {
+			t.Errorf("not after %s: %+v", pollEvery, s)
+		}
+		write(t, dir, "c.md", "cherries")
+		l.nudge()
+		l.nudge()
+		synctest.Wait()
+		if s := l.Status(); s.Notes != 3 {
+			t.Errorf("not when nudged: %+v", s)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestNoteOpensNotesOnly(t *testing.T) {
+	dir := folder(t, map[string]string{"sub/a.md": "# Title\r\nx", ".git/config.md": "x", "b.txt": "x"})
+	outside := folder(t, map[string]string{"secret.md": "secret"})
+	if err := os.Symlink(filepath.Join(outside, "secret.md"), filepath.Join(dir, "out.md")); err != nil {
+		t.Fatal(err)
+	}
+	l := unread(t, at(t, dir))
+	n, err := l.Note(t.Context(), "sub/a.md")
+	if err != nil || n.Title != "Title" || string(n.Text) != "# Title\r\nx" || n.Path != "sub/a.md" {
+		t.Errorf("%+v, %v", n, err)
+	}
+	rel, err := filepath.Rel(dir, filepath.Join(outside, "secret.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{"", ".", "/", "none.md", "sub", "b.txt", ".git/config.md", "out.md", rel, "sub/../sub/a.md", "/sub/a.md",
+		filepath.Join(outside, "secret.md"), "../" + filepath.Base(outside) + "/secret.md", "sub//a.md", "sub\\a.md", "a\x00.md"} {
+		if n, err := l.Note(t.Context(), p); err == nil {
+			t.Errorf("%q opened %+v", p, n)
+		}
+	}
+	for _, p := range []string{"../x.md", ".git/config.md", "b.txt", "none.md"} {
+		if _, err := l.Note(t.Context(), p); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%q: %v", p, err)
+		}
+	}
+}
+
+// indexed returns the paths of the notes in the index.
+func indexed(t *testing.T, l *Library) []string {
+	t.Helper()
+	rows, err := l.db.Read().Query(`SELECT path FROM library_notes WHERE skipped = '' ORDER BY path`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	var all []string
+	for rows.Next() {
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// finds checks which notes a search finds, in order.
+func finds(t *testing.T, l *Library, query string, want ...string) {
+	t.Helper()
+	hits, err := l.Search(t.Context(), query, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, h := range hits {
+		if len(got) == 0 || got[len(got)-1] != h.Path {
+			got = append(got, h.Path)
+		}
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%q finds %q, want %q", query, got, want)
+	}
+}
+
+func folder(t testing.TB, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		write(t, dir, name, text)
+	}
+	return dir
+}
+
+func write(t testing.TB, dir, name, text string) {
+	t.Helper()
+	p := filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func touch(t testing.TB, dir, name string, to time.Time) {
+	t.Helper()
+	if err := os.Chtimes(filepath.Join(dir, name), to, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func at(t testing.TB, dir string) Source {
+	t.Helper()
+	s, err := Dir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func opened(t testing.TB, dir string) (tree, func() error, error) { return at(t, dir).open() }
