@@ -1,0 +1,64 @@
+package ollama
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/upstream"
+)
+
+// refusal reads an error response: {"error":"..."}. A machine of one's own has no limits; 401, 403 and 429 come from Ollama's
+// cloud or from a proxy.
+func refusal(status int, h http.Header, body []byte, now time.Time) *llm.Error {
+	var in struct{ Error string }
+	_ = json.Unmarshal(body, &in)
+	e := &llm.Error{Kind: kindOf(status, in.Error), Message: in.Error, Status: status, Header: h, Body: body}
+	if e.Message == "" {
+		e.Message = "refused: " + string(e.Kind)
+	}
+	if wait := upstream.RetryAfter(h, now); wait > 0 && !e.Kind.Permanent() {
+		e.Until = now.Add(wait).UTC()
+	}
+	if e.Kind == llm.Quota {
+		e.Limits = []llm.Limit{{Dimension: llm.Overall, Exhausted: true, Reset: e.Until}}
+	}
+	return e
+}
+
+func kindOf(status int, message string) llm.Kind {
+	switch status {
+	case http.StatusUnauthorized:
+		return llm.Auth
+	case http.StatusForbidden:
+		if strings.Contains(message, "subscription") { // "this model requires a subscription"
+			return llm.Spend
+		}
+		return llm.Auth
+	case http.StatusPaymentRequired:
+		return llm.Spend
+	case http.StatusNotFound:
+		return llm.NotFound
+	case http.StatusTooManyRequests:
+		return llm.Quota
+	case http.StatusServiceUnavailable, 529: // "server busy, please try again.  maximum pending requests exceeded"
+		return llm.Overload
+	case http.StatusRequestTimeout, 499:
+		return llm.Unavailable
+	}
+	if status >= 400 && status < 500 {
+		return llm.BadRequest
+	}
+	return llm.Unavailable
+}
+
+// inBand reads an error that came under status 200.
+func inBand(message string) *llm.Error {
+	e := &llm.Error{Kind: llm.Unavailable, Message: message}
+	if strings.HasPrefix(message, "server busy") {
+		e.Kind = llm.Overload
+	}
+	return e
+}
