@@ -38,8 +38,8 @@ type Room struct {
 	Until     time.Time // UTC, never zero when not OK
 }
 
-// Learn takes the limits that a response or a refusal told.
-func (b *Book) Learn(provider, model string, limits []llm.Limit) {
+// Learn takes the limits that a response or a refusal told. One without a Model is of the provider's whole account.
+func (b *Book) Learn(provider string, limits []llm.Limit) {
 	if len(limits) == 0 {
 		return
 	}
@@ -49,7 +49,7 @@ func (b *Book) Learn(provider, model string, limits []llm.Limit) {
 		b.limits = map[key]llm.Limit{}
 	}
 	for _, l := range limits {
-		k := key{provider, model, l.Dimension}
+		k := key{provider, l.Model, l.Dimension}
 		if old, ok := b.limits[k]; ok {
 			// A refusal often names one number only; what is already known of the rest stays.
 			if _, known := l.Max.Get(); !known {
@@ -70,7 +70,7 @@ func (b *Book) Succeeded(provider, model string) {
 // Refused takes a refusal of kind Quota or Overload and returns when to come back. Where the provider told no time, the
 // wait doubles with each refusal in a row, from 2 seconds up to 2 minutes.
 func (b *Book) Refused(provider, model string, e *llm.Error, now time.Time) time.Time {
-	b.Learn(provider, model, e.Limits)
+	b.Learn(provider, e.Limits)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.refusals == nil {
@@ -112,18 +112,12 @@ func exhausted(l llm.Limit, now time.Time) bool {
 	return l.Reset.After(now) && (l.Exhausted || known && left <= 0)
 }
 
-// A Standing is one limit as it stands now.
-type Standing struct {
-	llm.Limit
-	Model string `json:"model"`
-}
-
-// Standings returns the limits of a provider, by model and dimension. A limit whose reset has passed has all its room
+// Standings returns the limits of a provider as they stand now, by model and dimension. A limit whose reset has passed has all its room
 // back.
-func (b *Book) Standings(provider string, now time.Time) []Standing {
+func (b *Book) Standings(provider string, now time.Time) []llm.Limit {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	all := []Standing{}
+	all := []llm.Limit{}
 	for k, l := range b.limits {
 		if k.provider != provider {
 			continue
@@ -131,7 +125,7 @@ func (b *Book) Standings(provider string, now time.Time) []Standing {
 		if !l.Reset.IsZero() && !l.Reset.After(now) {
 			l.Remaining, l.Exhausted = l.Max, false
 		}
-		all = append(all, Standing{l, k.model})
+		all = append(all, l)
 	}
 	sort.Slice(all, func(i, j int) bool {
 		if all[i].Model != all[j].Model {

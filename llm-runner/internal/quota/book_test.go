@@ -11,10 +11,10 @@ var now = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 func TestOfSeveralExhaustedLimitsTheLatestResetDecides(t *testing.T) {
 	var b Book
-	b.Learn("groq", "llama", []llm.Limit{
-		{Dimension: llm.TokensPerMinute, Max: llm.Known(6000), Remaining: llm.Known(0), Reset: now.Add(7 * time.Second)},
-		{Dimension: llm.RequestsPerDay, Max: llm.Known(14400), Remaining: llm.Known(0), Reset: now.Add(3 * time.Hour)},
-		{Dimension: llm.RequestsPerMinute, Max: llm.Known(30), Remaining: llm.Known(2), Reset: now.Add(30 * time.Second)},
+	b.Learn("groq", []llm.Limit{
+		{Model: "llama", Dimension: llm.TokensPerMinute, Max: llm.Known(6000), Remaining: llm.Known(0), Reset: now.Add(7 * time.Second)},
+		{Model: "llama", Dimension: llm.RequestsPerDay, Max: llm.Known(14400), Remaining: llm.Known(0), Reset: now.Add(3 * time.Hour)},
+		{Model: "llama", Dimension: llm.RequestsPerMinute, Max: llm.Known(30), Remaining: llm.Known(2), Reset: now.Add(30 * time.Second)},
 	})
 	r := b.Room("groq", "llama", now)
 	if r.OK || r.Dimension != llm.RequestsPerDay || !r.Until.Equal(now.Add(3*time.Hour)) || r.Reason != "all 14400 requests/day used up" {
@@ -25,6 +25,10 @@ func TestOfSeveralExhaustedLimitsTheLatestResetDecides(t *testing.T) {
 	}
 	if r := b.Room("groq", "other", now); !r.OK {
 		t.Errorf("another model: %+v", r)
+	}
+	b.Learn("groq", []llm.Limit{{Dimension: llm.Overall, Exhausted: true, Reset: now.Add(time.Minute)}})
+	if r := b.Room("groq", "other", now); r.OK {
+		t.Error("a limit of the whole account must count for every model")
 	}
 }
 
@@ -64,8 +68,8 @@ func TestRefusalsWithoutATimeBackOff(t *testing.T) {
 
 func TestALimitThatNamesOnlyOneNumberKeepsTheOther(t *testing.T) {
 	var b Book
-	b.Learn("groq", "llama", []llm.Limit{{Dimension: llm.TokensPerMinute, Max: llm.Known(6000), Remaining: llm.Known(10)}})
-	b.Learn("groq", "llama", []llm.Limit{{Dimension: llm.TokensPerMinute, Exhausted: true, Reset: now.Add(time.Second)}})
+	b.Learn("groq", []llm.Limit{{Model: "llama", Dimension: llm.TokensPerMinute, Max: llm.Known(6000), Remaining: llm.Known(10)}})
+	b.Learn("groq", []llm.Limit{{Model: "llama", Dimension: llm.TokensPerMinute, Exhausted: true, Reset: now.Add(time.Second)}})
 	s := b.Standings("groq", now)
 	if len(s) != 1 || s[0].Max != llm.Known(6000) || !s[0].Exhausted {
 		t.Errorf("%+v", s)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
-	"home.arpa/lab/llm-runner/internal/quota"
 )
 
 // A Status says what is known of a provider.
@@ -180,7 +179,9 @@ func (r *Router) probe(ctx context.Context, m *member) bool {
 	before, changed := m.set(err)
 	if changed {
 		now := m.health()
-		r.log.Info("provider "+string(now.Status), "provider", m.Name, "error", now.Error)
+		if !m.Found || now.Status == Up || before.Status == Up {
+			r.log.Info("provider "+string(now.Status), "provider", m.Name, "error", now.Error)
+		}
 		if m.Found {
 			r.rebuild()
 		}
@@ -296,7 +297,7 @@ type Report struct {
 	Active  int // requests under way
 	Waiting int // requests in line
 	Models  []llm.ModelInfo
-	Quota   []quota.Standing
+	Quota   []llm.Limit
 }
 
 // Reports returns what is known of every provider, in the order of configuration; machines that nobody configured only

@@ -149,7 +149,7 @@ func (a *Attempt) Finished() { a.finished = true }
 
 // Learn reports what a response told of rate limits.
 func (a *Attempt) Learn(limits []llm.Limit) {
-	a.router.book.Learn(a.Target.Provider, a.Target.Model, limits)
+	a.router.book.Learn(a.Target.Provider, limits)
 }
 
 // Do decides and calls try for one target after another, until one has begun to answer or cannot be replaced. Around

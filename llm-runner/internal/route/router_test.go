@@ -265,12 +265,15 @@ func TestWhatIsFoundAppearsAndDisappears(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ollama := says("hi")
 		ollama.down.Store(true)
+		groq := says("fast")
+		groq.models = []llm.ModelInfo{{Name: "llama3.2:3b"}, {Name: "llama-3.3-70b-versatile"}}
 		ollama.models = []llm.ModelInfo{{Name: "nomic-embed-text", Embeds: true}, {Name: "llama3.2:3b"}, {Name: "qwen2.5:14b"}}
 		vault := says("quoted")
 		r := New(Config{Otherwise: Target{"vault", "vault"}, Book: &quota.Book{}, Log: slog.New(slog.DiscardHandler),
 			Table: Table{Models: map[string]Entry{"vault": {Target: Target{"vault", "vault"}}}},
 			Members: []Member{
 				{Name: "ollama", Kind: "ollama", Provider: ollama, Probe: ollama.probe, Found: true, Prefer: []string{"qwen2.5:14b"}},
+				{Name: "groq", Cloud: true, Provider: groq},
 				{Name: "vault", Kind: "vault", Provider: vault}}})
 		if d := r.Decide(Ask{}); d.Targets[0].Provider != "vault" {
 			t.Errorf("before anything is known: %+v", d)
@@ -279,7 +282,7 @@ func TestWhatIsFoundAppearsAndDisappears(t *testing.T) {
 		defer cancel()
 		go r.Run(ctx) //nolint:errcheck // it returns nil
 		synctest.Wait()
-		if n := len(r.Reports()); n != 1 {
+		if n := len(r.Reports()); n != 2 {
 			t.Errorf("a machine that nobody configured and that is not there is reported")
 		}
 		ollama.down.Store(false)
@@ -291,8 +294,15 @@ func TestWhatIsFoundAppearsAndDisappears(t *testing.T) {
 		if d := r.Decide(Ask{Model: "llama3.2:3b"}); d.Targets[0] != (Target{"ollama", "llama3.2:3b"}) || d.Rule != RuleLocal {
 			t.Errorf("its models are rows: %+v", d)
 		}
-		list := r.Listing().Models
-		if len(list) != 4 || list[0].Name != "qwen2.5:14b" || !list[0].Default || list[1].Name != "llama3.2:3b" {
+		var names []string
+		for _, m := range r.Listing().Models {
+			names = append(names, m.Name)
+		}
+		// The default first, then the rows, then what a configured provider has besides.
+		if got := strings.Join(names, " "); got != "qwen2.5:14b llama3.2:3b nomic-embed-text vault groq/llama3.2:3b groq/llama-3.3-70b-versatile" {
+			t.Errorf("listing %s", got)
+		}
+		if list := r.Listing().Models; !list[0].Default || list[1].Default || !list[2].Embeds || !list[4].Cloud || list[4].Row {
 			t.Errorf("listing %+v", list)
 		}
 		ollama.down.Store(true)

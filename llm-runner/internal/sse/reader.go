@@ -37,9 +37,22 @@ type Reader struct {
 }
 
 // NewReader returns a Reader of r.
-func NewReader(r io.Reader) *Reader {
-	return &Reader{src: r, buf: make([]byte, 4<<10)}
+func NewReader(r io.Reader) *Reader { return NewReaderSize(r, 4<<10) }
+
+// NewReaderSize returns a Reader of r that reads up to size bytes at once, and more once an event is larger. Size is at
+// least 1.
+func NewReaderSize(r io.Reader, size int) *Reader {
+	return &Reader{src: r, buf: make([]byte, size)}
 }
+
+// Reset forgets all that the Reader has seen and has it read r, in the same buffer. Events that it returned before are
+// no longer valid.
+func (r *Reader) Reset(src io.Reader) {
+	*r = Reader{src: src, buf: r.buf, data: r.data[:0]}
+}
+
+// Size returns the size of the buffer: that of NewReaderSize, or what an event has needed.
+func (r *Reader) Size() int { return len(r.buf) + cap(r.data) }
 
 // Next returns the next event. At the end of the stream it returns io.EOF, or io.ErrUnexpectedEOF where the stream
 // stopped inside an event (the standard says to discard it; Partial still shows it).
@@ -96,8 +109,8 @@ func cutLine(b []byte, line, seen int, atEnd bool) (text, next int, ok bool) {
 	return lf, lf + 1, lf >= 0
 }
 
-// Buffered returns the number of bytes that have been read from the source and not yet returned. While it is zero, Next
-// is going to wait for the source: a good moment to flush.
+// Buffered returns the number of bytes that have been read from the source and not yet returned: whole events, or the
+// begin of one that is still arriving.
 func (r *Reader) Buffered() int { return r.end - r.start }
 
 // Partial returns the event that the stream broke off in, after Next has returned io.ErrUnexpectedEOF.

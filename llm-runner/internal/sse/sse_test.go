@@ -164,3 +164,24 @@ func BenchmarkReader(b *testing.B) {
 		}
 	}
 }
+
+func TestAReaderCanBeUsedAgain(t *testing.T) {
+	r := sse.NewReaderSize(strings.NewReader("\ufeffdata: a\ndata: b\n\ndata: half"), 1)
+	for range 3 { // until it fails
+		_, _ = r.Next()
+	}
+	r.Reset(strings.NewReader("\ufeffid: 1\ndata: c\n\n"))
+	if r.Buffered() != 0 {
+		t.Errorf("%d bytes are left from before", r.Buffered())
+	}
+	ev, err := r.Next()
+	if err != nil || string(ev.Data) != "c" || string(ev.Raw) != "id: 1\ndata: c\n\n" {
+		t.Errorf("%+v, %v", ev, err)
+	}
+	if _, err := r.Next(); err != io.EOF {
+		t.Errorf("at the end: %v", err)
+	}
+	if r.Size() < 18 {
+		t.Errorf("size %d cannot have held the event", r.Size())
+	}
+}

@@ -76,7 +76,9 @@ type Ledger struct {
 	queue   []entry
 	wake    chan struct{} // capacity 1
 	stopped bool
-	broken  error // why the last commit failed; nil when it did not
+	// expected says that Run will look for completions by itself before long.
+	expected bool
+	broken   error // why the last commit failed; nil when it did not
 }
 
 type entry struct {
@@ -86,7 +88,7 @@ type entry struct {
 	done    chan struct{} // closed once the beginning is on disk
 }
 
-// maxBacklog bounds what is kept in memory while the disk refuses (full, read-only): later rows are lost, and counted.
+// maxBacklog bounds what is kept in memory while the disk refuses (full, read-only): beyond it the oldest rows are lost.
 const maxBacklog = 20_000
 
 // Open returns the ledger in d and closes the rows that a dead process left open. Rows are written while Run runs.
@@ -137,7 +139,8 @@ func (l *Ledger) post(e entry) bool {
 		return false
 	}
 	l.queue = append(l.queue, e)
-	if e.done != nil || len(l.queue) == 1 {
+	if e.done != nil || !l.expected {
+		l.expected = l.expected || e.end != nil
 		select {
 		case l.wake <- struct{}{}:
 		default:
@@ -146,32 +149,48 @@ func (l *Ledger) post(e entry) bool {
 	return true
 }
 
-// lazy is how long the completion of a row may wait for company. Beginnings never wait.
-const lazy = 100 * time.Millisecond
+// Completions wait for company, for lazy at most or until there are maxLate of them: nobody waits for them, and a
+// transaction of its own for each would cost as much as all else that the ledger does. Beginnings never wait.
+const (
+	lazy    = 100 * time.Millisecond
+	maxLate = 256
+
+	settleEvery = time.Minute
+)
 
 // Run writes rows until ctx ends, then writes what is left and returns.
 func (l *Ledger) Run(ctx context.Context) error {
 	w := &writer{db: l.db}
 	defer w.close()
-	var backlog []entry
+	var backlog, late []entry
+	due := time.NewTimer(lazy)
+	defer due.Stop()
+	var settled time.Time
 	for {
-		stopping := false
+		all, stopping := false, false
 		select {
 		case <-l.wake:
+		case <-due.C:
+			all = true
 		case <-ctx.Done():
-			stopping = true
+			all, stopping = true, true
 		}
-		batch, urgent := l.take(stopping)
-		if !urgent && !stopping {
-			pause(ctx, l.wake, lazy)
-			more, _ := l.take(false)
-			batch = append(batch, more...)
+		begun, ended := l.take(all, stopping)
+		if len(late) == 0 && len(ended) > 0 {
+			due.Reset(lazy)
 		}
-		backlog = l.write(w, append(backlog, batch...))
-		for _, e := range batch {
-			if e.done != nil {
-				close(e.done)
-			}
+		late = append(late, ended...)
+		batch := append(backlog, begun...)
+		if all || len(late) >= maxLate || len(backlog) > 0 { // in order: the end of a row comes behind its beginning
+			batch, late = append(batch, late...), late[:0]
+		}
+		backlog = l.write(w, batch)
+		if all && time.Since(settled) > settleEvery && len(backlog) == 0 {
+			settled = time.Now()
+			settle(context.WithoutCancel(ctx), l.db) //nolint:errcheck // it only spares the next start some looking
+		}
+		for _, e := range begun {
+			close(e.done)
 		}
 		if stopping {
 			return nil
@@ -179,28 +198,22 @@ func (l *Ledger) Run(ctx context.Context) error {
 	}
 }
 
-// pause waits until wake is signalled, d has passed or ctx ends.
-func pause(ctx context.Context, wake <-chan struct{}, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-wake:
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
-
-func (l *Ledger) take(last bool) (batch []entry, urgent bool) {
+// take empties the queue, into beginnings and completions. all says that the completions are written now.
+func (l *Ledger) take(all, last bool) (begun, ended []entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	batch, l.queue = l.queue, nil
 	l.stopped = l.stopped || last
-	for _, e := range batch {
-		if e.done != nil {
-			return batch, true
+	l.expected = l.expected && !all
+	for _, e := range l.queue {
+		if e.end == nil {
+			begun = append(begun, e)
+		} else {
+			ended = append(ended, e)
 		}
 	}
-	return batch, false
+	clear(l.queue) // what it points to is not kept alive
+	l.queue = l.queue[:0]
+	return begun, ended
 }
 
 // write commits the batch and returns what must be tried again.

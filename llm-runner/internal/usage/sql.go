@@ -21,15 +21,51 @@ const (
 func recoverRows(ctx context.Context, d *db.DB) (last int64, err error) {
 	err = d.Tx(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE attempts SET outcome=?, error='the program ended meanwhile'
-			WHERE outcome=?`, Interrupted, Unfinished); err != nil {
+			WHERE id > (SELECT settled FROM attempts_mark) AND outcome=?`, Interrupted, Unfinished); err != nil {
 			return err
 		}
-		return tx.QueryRowContext(ctx, `SELECT coalesce(max(id), 0) FROM attempts`).Scan(&last)
+		if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(id), 0) FROM attempts`).Scan(&last); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `UPDATE attempts_mark SET settled=?`, last)
+		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("recover ledger: %w", err)
 	}
 	return last, nil
+}
+
+// settle moves the mark up to the oldest open row, so that the next start need not look at what lies before it.
+func settle(ctx context.Context, d *db.DB) error {
+	_, err := d.Writer().ExecContext(ctx, `UPDATE attempts_mark SET settled = coalesce(
+		(SELECT min(id) - 1 FROM attempts WHERE id > settled AND outcome=?), (SELECT max(id) FROM attempts), 0)`, Unfinished)
+	if err != nil {
+		return fmt.Errorf("settle ledger: %w", err)
+	}
+	return nil
+}
+
+// firstSince returns the id of the first row at or after a moment: rows are written in the order of time, but for a clock
+// that is set back, which moves the edge of a sum by as much.
+func firstSince(ctx context.Context, d *db.DB, since time.Time) (int64, error) {
+	var low, high int64
+	if err := d.Read().QueryRowContext(ctx, `SELECT coalesce(min(id), 1), coalesce(max(id), 0) + 1 FROM attempts`).Scan(&low, &high); err != nil {
+		return 0, fmt.Errorf("read ledger: %w", err)
+	}
+	for low < high {
+		middle := low + (high-low)/2
+		var at int64
+		if err := d.Read().QueryRowContext(ctx, `SELECT started_at FROM attempts WHERE id >= ? ORDER BY id LIMIT 1`, middle).Scan(&at); err != nil {
+			return 0, fmt.Errorf("read ledger: %w", err)
+		}
+		if at < since.UnixMilli() {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	return low, nil
 }
 
 // A writer keeps the two statements prepared on the database's writing connection.
@@ -58,6 +94,12 @@ func (w *writer) commit(batch []entry) error {
 			return fmt.Errorf("write ledger: %w", err)
 		}
 		w.start, w.end = start, end
+	}
+	if len(batch) == 1 { // a statement on its own is a transaction on its own, at a third of the price
+		if err := writeEntry(ctx, w.start, w.end, batch[0]); err != nil {
+			return fmt.Errorf("write ledger: %w", err)
+		}
+		return nil
 	}
 	err := w.db.Tx(ctx, func(tx *sql.Tx) error {
 		start, end := tx.StmtContext(ctx, w.start), tx.StmtContext(ctx, w.end)
@@ -167,17 +209,21 @@ type Day struct {
 
 // Days sums the attempts since a moment, by day and provider, oldest day first.
 func Days(ctx context.Context, d *db.DB, since time.Time) ([]Day, error) {
+	first, err := firstSince(ctx, d, since)
+	if err != nil {
+		return nil, err
+	}
 	rows, err := d.Read().QueryContext(ctx, `
 		WITH a AS (
 		  SELECT *, date(started_at/1000, 'unixepoch', 'localtime') AS day,
 		    row_number() OVER (PARTITION BY date(started_at/1000, 'unixepoch', 'localtime'), provider ORDER BY outcome<>'ok', total_us) AS rank,
 		    sum(outcome='ok') OVER (PARTITION BY date(started_at/1000, 'unixepoch', 'localtime'), provider) AS good
-		  FROM attempts WHERE started_at >= ?)
+		  FROM attempts WHERE id >= ?)
 		SELECT day, provider, count(*), sum(outcome='error'), sum(outcome='busy'), sum(outcome='cancelled'),
 		  coalesce(sum(input_tokens),0), coalesce(sum(output_tokens),0), coalesce(sum(cost_micro_usd),0),
 		  max(CASE WHEN outcome='ok' AND rank = (good+1)/2 THEN total_us END)/1000,
 		  max(CASE WHEN outcome='ok' AND rank = max(1, (good*95+99)/100) THEN total_us END)/1000
-		FROM a GROUP BY day, provider ORDER BY day, provider`, since.UnixMilli())
+		FROM a GROUP BY day, provider ORDER BY day, provider`, first)
 	if err != nil {
 		return nil, fmt.Errorf("sum ledger: %w", err)
 	}

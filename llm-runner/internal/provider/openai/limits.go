@@ -48,6 +48,9 @@ func limits(flavor Flavor, h http.Header, now time.Time) []llm.Limit {
 }
 
 func number(s string) llm.Count {
+	if s == "" { // most headers are absent, and an error of ParseInt costs an allocation
+		return llm.Count{}
+	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || n < 0 {
 		return llm.Count{}
