@@ -1,0 +1,238 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/provider/openai/wire"
+	"home.arpa/lab/llm-runner/internal/route"
+)
+
+// beyond are fields that change the answer and that only an upstream of OpenAI's dialect could honour: refused with their
+// cure, never dropped in silence.
+var beyond = map[string]string{
+	"n":                  "one answer is made per request: ask several times",
+	"logprobs":           "leave it out",
+	"top_logprobs":       "leave it out",
+	"logit_bias":         "leave it out",
+	"presence_penalty":   "leave it out",
+	"frequency_penalty":  "leave it out",
+	"modalities":         `only ["text"] can be answered`,
+	"audio":              "leave it out: answers are text",
+	"prediction":         "leave it out",
+	"web_search_options": "leave it out",
+	"function_call":      "use tool_choice",
+}
+
+// idleValues are the values of such fields that change nothing.
+func idleValue(field string, v []byte) bool {
+	switch string(v) {
+	case "null", "false", "{}", "[]", "0", "0.0", "-0":
+		return true
+	case "1":
+		return field == "n"
+	}
+	if field == "modalities" {
+		var list []string
+		return json.Unmarshal(v, &list) == nil && len(list) == 1 && list[0] == "text"
+	}
+	return false
+}
+
+func refuseBeyond(body []byte, a *route.Attempt) error {
+	c := cursor{text: body}
+	for more := c.enter('{'); more; more = c.next('}') {
+		key := c.key()
+		v := c.value().of(body)
+		if cure, ok := beyond[string(key)]; ok && !idleValue(string(key), v) {
+			return invalid(a, string(key)+": "+a.Target.Provider+" cannot do this; "+cure+
+				", or name a model of a provider that speaks OpenAI's API itself")
+		}
+	}
+	return nil
+}
+
+func invalid(a *route.Attempt, message string) error {
+	return &llm.Error{Kind: llm.BadRequest, Provider: a.Target.Provider, Model: a.Target.Model, Message: message}
+}
+
+// translate has a provider of another dialect answer.
+func (c *call) translate(ctx context.Context, a *route.Attempt) error {
+	text := c.head.rewrite(c.body, a.Target.Model, false)
+	if err := refuseBeyond(text, a); err != nil {
+		return err
+	}
+	req, opts, err := wire.ParseRequest(text)
+	if err != nil {
+		return invalid(a, err.Error())
+	}
+	req.Purpose, req.Project, req.Requires = "api", c.ask.Project, c.ask.Requires
+	if !c.head.stream {
+		return c.translateWhole(ctx, a, req)
+	}
+	s := c.newSpeaker(a, opts.IncludeUsage)
+	finished := false
+	for ev, err := range a.Provider.Stream(ctx, req) {
+		if err != nil {
+			return err
+		}
+		a.Learn(ev.Limits)
+		if ev.Usage != nil {
+			a.Used(*ev.Usage)
+		}
+		if !s.begun && !visible(ev) {
+			s.usage(ev)
+			continue
+		}
+		if !s.begun {
+			a.First()
+			c.out.beginStream(nil)
+		}
+		if err := s.say(ev); err != nil {
+			return err
+		}
+		finished = finished || ev.Finish != ""
+	}
+	if !finished {
+		return c.unfinished(ctx, a)
+	}
+	return s.finish()
+}
+
+func (c *call) translateWhole(ctx context.Context, a *route.Attempt, req llm.Request) error {
+	var sum llm.Accumulator
+	for ev, err := range a.Provider.Stream(ctx, req) {
+		if err != nil {
+			return err
+		}
+		a.Learn(ev.Limits)
+		if ev.Usage != nil {
+			a.Used(*ev.Usage)
+		}
+		sum.Add(ev)
+	}
+	answer := sum.Answer()
+	if answer.Finish == "" {
+		return c.unfinished(ctx, a)
+	}
+	a.First()
+	body := cite(wire.AppendResponse(nil, answer, meta(a)), answer.Citations)
+	c.out.hurry()
+	c.out.begin(nil, int64(len(body)))
+	if err := c.out.write(body); err != nil {
+		return err
+	}
+	a.Finished()
+	return nil
+}
+
+// unfinished is the error of a stream that stopped without saying why.
+func (c *call) unfinished(ctx context.Context, a *route.Attempt) error {
+	e := &llm.Error{Kind: llm.Unavailable, Provider: a.Target.Provider, Model: a.Target.Model, Status: 200,
+		Message: "the answer stopped in the middle"}
+	if ctx.Err() != nil {
+		e.Kind, e.Status, e.Err = llm.Cancelled, 0, ctx.Err()
+	}
+	return e
+}
+
+// visible says that an event shows the client something.
+func visible(ev llm.Event) bool {
+	return ev.Text != "" || ev.Thinking != "" || ev.Call != nil || ev.Finish != "" || ev.Citations != nil
+}
+
+func meta(a *route.Attempt) wire.Meta {
+	return wire.Meta{ID: "chatcmpl-" + rand.Text(), Created: time.Now().Unix(), Model: a.Target.Model}
+}
+
+// A speaker writes events to the client as chunks of OpenAI's dialect.
+type speaker struct {
+	out       *reply
+	attempt   *route.Attempt
+	chunks    *wire.ChunkWriter
+	citations []llm.Citation
+	buf       [][]byte
+	begun     bool
+}
+
+func (c *call) newSpeaker(a *route.Attempt, includeUsage bool) *speaker {
+	return &speaker{out: &c.out, attempt: a, chunks: wire.NewChunkWriter(meta(a), includeUsage)}
+}
+
+// usage takes what an invisible event tells.
+func (s *speaker) usage(ev llm.Event) { s.chunks.Append(nil, llm.Event{Usage: ev.Usage}) }
+
+// say writes and flushes one event. Citations go into the chunk that says why the answer ended.
+func (s *speaker) say(ev llm.Event) error {
+	s.begun = true
+	s.citations = append(s.citations, ev.Citations...)
+	s.buf = s.chunks.Append(s.buf[:0], ev)
+	if ev.Finish != "" && len(s.buf) > 0 {
+		last := len(s.buf) - 1
+		s.buf[last] = cite(s.buf[last], s.citations)
+	}
+	return s.send()
+}
+
+// finish ends the stream properly.
+func (s *speaker) finish() error {
+	s.buf = append(s.chunks.End(s.buf[:0]), []byte(wire.Done))
+	if err := s.send(); err != nil {
+		return err
+	}
+	s.attempt.Finished()
+	return nil
+}
+
+var (
+	eventBegin = []byte("data: ")
+	eventEnd   = []byte("\n\n")
+)
+
+func (s *speaker) send() error {
+	if len(s.buf) == 0 {
+		return nil
+	}
+	s.out.hurry()
+	for _, chunk := range s.buf {
+		if err := errors.Join(s.out.write(eventBegin), s.out.write(chunk), s.out.write(eventEnd)); err != nil {
+			return err
+		}
+	}
+	return s.out.flush()
+}
+
+// cite adds the field citations to a JSON object.
+func cite(object []byte, citations []llm.Citation) []byte {
+	if len(citations) == 0 {
+		return object
+	}
+	list, _ := json.Marshal(citations) // plain strings and numbers
+	object = append(bytes.TrimSuffix(object, []byte("}")), `,"citations":`...)
+	return append(append(object, list...), '}')
+}
+
+// events takes a whole answer apart again, in the order in which a stream would tell it.
+func events(a llm.Answer) []llm.Event {
+	var all []llm.Event
+	calls := 0
+	for _, p := range a.Message.Parts {
+		switch {
+		case p.Thinking != nil:
+			all = append(all, llm.Event{Thinking: p.Thinking.Text, Signature: p.Thinking.Signature, Redacted: p.Thinking.Redacted})
+		case p.Call != nil:
+			all = append(all, llm.Event{Call: &llm.CallDelta{Index: calls, ID: p.Call.ID, Name: p.Call.Name,
+				Arguments: p.Call.Arguments, Signature: p.Call.Signature}})
+			calls++
+		default:
+			all = append(all, llm.Event{Text: p.Text})
+		}
+	}
+	usage := a.Usage
+	return append(all, llm.Event{Citations: a.Citations, Usage: &usage, Finish: a.Finish})
+}
