@@ -1,0 +1,200 @@
+package chat
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"home.arpa/lab/llm-runner/internal/llm"
+)
+
+// Send asks a question and returns the turn that answers it, which goes on whatever becomes of ctx. chat 0 begins a
+// conversation. parent is the answer that the question follows; 0 puts it at the conversation's beginning. Question and
+// empty turn are on disk when Send returns.
+func (s *Service) Send(ctx context.Context, chat, parent int64, text string, o Options) (Turn, error) {
+	text = strings.TrimSpace(strings.ToValidUTF8(text, "\uFFFD"))
+	if text == "" {
+		return Turn{}, ErrEmpty
+	}
+	return s.ask(ctx, o, func(tx *transaction, now time.Time) (Turn, error) {
+		if o.Key != "" {
+			if t, err := turnByKey(ctx, tx, o.Key); err == nil {
+				return t, errSame
+			} else if !errors.Is(err, ErrNotFound) {
+				return Turn{}, err
+			}
+		}
+		if chat == 0 {
+			var err error
+			if chat, err = insertChat(ctx, tx, title(text), now); err != nil {
+				return Turn{}, err
+			}
+		}
+		if parent != 0 {
+			before, err := s.answer(ctx, tx, parent)
+			if err != nil {
+				return Turn{}, err
+			}
+			if before.Chat != chat {
+				return Turn{}, ErrNotFound
+			}
+		}
+		question, err := insertMessage(ctx, tx, chat, parent, llm.User, text, o.Key, now)
+		if err != nil {
+			return Turn{}, err
+		}
+		return insertTurn(ctx, tx, chat, question, o, now)
+	})
+}
+
+// Edit asks a changed question beside the one it changes: a branch.
+func (s *Service) Edit(ctx context.Context, question int64, text string, o Options) (Turn, error) {
+	m, chat, err := oneMessage(ctx, s.db.Read(), question)
+	if err != nil {
+		return Turn{}, err
+	}
+	if m.Role != llm.User {
+		return Turn{}, ErrNotFound
+	}
+	return s.Send(ctx, chat, m.Parent, text, o)
+}
+
+// Regenerate asks the question of an ended turn once more; the new answer stands beside the old one.
+func (s *Service) Regenerate(ctx context.Context, turn int64, o Options) (Turn, error) {
+	return s.ask(ctx, o, func(tx *transaction, now time.Time) (Turn, error) {
+		t, err := s.answer(ctx, tx, turn)
+		if err != nil {
+			return Turn{}, err
+		}
+		m, _, err := oneMessage(ctx, tx, turn)
+		if err != nil {
+			return Turn{}, err
+		}
+		return insertTurn(ctx, tx, t.Chat, m.Parent, o, now)
+	})
+}
+
+// Again asks once more what a turn asked, in the same way: in its place where it has no text, beside it otherwise, so
+// that nothing that came is lost.
+func (s *Service) Again(ctx context.Context, turn int64) (Turn, error) {
+	t, err := oneTurn(ctx, s.db.Read(), turn)
+	if err != nil {
+		return Turn{}, err
+	}
+	o := Options{Model: t.Asked, Project: t.Project}
+	return s.ask(ctx, o, func(tx *transaction, now time.Time) (Turn, error) {
+		t, err := s.answer(ctx, tx, turn)
+		if err != nil {
+			return Turn{}, err
+		}
+		m, _, err := oneMessage(ctx, tx, turn)
+		if err != nil {
+			return Turn{}, err
+		}
+		if m.Text != "" {
+			return insertTurn(ctx, tx, t.Chat, m.Parent, o, now)
+		}
+		t = Turn{ID: t.ID, Chat: t.Chat, State: Waiting, Seq: t.Seq, Asked: t.Asked, Project: t.Project, Started: now}
+		return t, errors.Join(updateTurn(ctx, tx, t), touch(ctx, tx, t.Chat, t.ID, o, now))
+	})
+}
+
+// Stop ends a running turn and returns once what had come is on disk. A turn that has ended stays as it is.
+func (s *Service) Stop(ctx context.Context, turn int64) error {
+	if l := s.running(turn); l != nil {
+		return l.end(ctx, errStop)
+	}
+	_, err := oneTurn(ctx, s.db.Read(), turn)
+	return err
+}
+
+// Select shows the branch through a message: from it on, the youngest replies.
+func (s *Service) Select(ctx context.Context, message int64) (chat int64, err error) {
+	err = s.db.Tx(ctx, func(tx *transaction) error {
+		if _, chat, err = oneMessage(ctx, tx, message); err != nil {
+			return err
+		}
+		return selectLeaf(ctx, tx, chat, message)
+	})
+	return chat, err
+}
+
+// Rename gives a conversation another title.
+func (s *Service) Rename(ctx context.Context, chat int64, name string) error {
+	if name = title(name); name == "" {
+		return ErrEmpty
+	}
+	return s.db.Tx(ctx, func(tx *transaction) error { return rename(ctx, tx, chat, name) })
+}
+
+// Delete removes a conversation and all its messages for good. Its running turns are stopped first.
+func (s *Service) Delete(ctx context.Context, chat int64) error {
+	s.mu.Lock()
+	var running []*live
+	for _, l := range s.live {
+		if l.chat == chat {
+			running = append(running, l)
+		}
+	}
+	s.mu.Unlock()
+	for _, l := range running {
+		if err := l.end(ctx, errDelete); err != nil {
+			return err
+		}
+	}
+	return s.db.Tx(ctx, func(tx *transaction) error { return deleteChat(ctx, tx, chat) })
+}
+
+// errSame says that the question has been asked already.
+var errSame = errors.New("asked already")
+
+// ask records a turn by write, in one transaction, and starts it. With errSame from write it returns the turn as it is.
+func (s *Service) ask(ctx context.Context, o Options, write func(*transaction, time.Time) (Turn, error)) (Turn, error) {
+	leave := s.enter()
+	if leave == nil {
+		return Turn{}, ErrClosed
+	}
+	var t Turn
+	var history []llm.Message
+	err := s.db.Tx(ctx, func(tx *transaction) (err error) {
+		if t, err = write(tx, time.Now()); err != nil {
+			return err
+		}
+		history, err = upstream(ctx, tx, t.ID)
+		return err
+	})
+	if err != nil {
+		leave()
+		if errors.Is(err, errSame) {
+			err = nil
+		}
+		return t, err
+	}
+	s.start(t, llm.Request{Model: o.Model, Project: o.Project, Purpose: "chat", Messages: history}, leave)
+	return t, nil
+}
+
+// answer returns a turn that has ended.
+func (s *Service) answer(ctx context.Context, q querier, id int64) (Turn, error) {
+	t, err := oneTurn(ctx, q, id)
+	if err == nil && t.State.Running() {
+		err = ErrRunning
+	}
+	return t, err
+}
+
+// title is the first words of a question, at most about 60 characters.
+func title(text string) string {
+	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "")), " ")
+	const most = 60
+	if utf8.RuneCountInString(text) <= most {
+		return text
+	}
+	cut := string([]rune(text)[:most])
+	if i := strings.LastIndexByte(cut, ' '); i > most/2 {
+		cut = cut[:i]
+	}
+	return strings.TrimRight(cut, " ,.;:-") + "\u2026"
+}

@@ -1,0 +1,155 @@
+package web
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/route"
+)
+
+// healthReport is the JSON of /health. It is answered from memory, at once: nothing is asked of anybody.
+type healthReport struct {
+	Status    string                    `json:"status"` // ok or degraded
+	Version   string                    `json:"version"`
+	Providers map[string]providerHealth `json:"providers"`
+}
+
+type providerHealth struct {
+	Kind   string       `json:"kind"`
+	Status route.Status `json:"status"`
+	Error  string       `json:"error"`
+	Usage  struct {
+		Today todayUsage `json:"today"`
+	} `json:"usage"`
+	Quota []llm.Limit `json:"quota"`
+}
+
+type todayUsage struct {
+	Requests     int64   `json:"requests"`
+	Errors       int64   `json:"errors"`
+	InputTokens  int64   `json:"input_tokens"`
+	OutputTokens int64   `json:"output_tokens"`
+	CostUSD      float64 `json:"cost_usd"`
+}
+
+func (s *Site) health(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Vary", "Accept")
+	if strings.Contains(r.Header.Get("Accept"), "text/html") {
+		return s.show(w, r, "health", frame{Title: "Health", Nav: "health", Page: s.healthPage(r.Host)})
+	}
+	today := s.Ledger.Today()
+	h := healthReport{Status: "ok", Version: s.Version, Providers: map[string]providerHealth{}}
+	if s.Ledger.Broken() != nil {
+		h.Status = "degraded"
+	}
+	for _, p := range s.Router.Reports() {
+		if p.Health.Status == route.Down && !p.Found {
+			h.Status = "degraded"
+		}
+		t := today[p.Name]
+		x := providerHealth{Kind: p.Kind, Status: p.Health.Status, Error: p.Health.Error, Quota: p.Quota}
+		x.Usage.Today = todayUsage{t.Requests, t.Errors, t.InputTokens, t.OutputTokens, float64(t.CostMicroUSD) / 1e6}
+		h.Providers[p.Name] = x
+	}
+	return writeJSON(w, h)
+}
+
+func writeJSON(w http.ResponseWriter, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Write(append(b, '\n')) //nolint:errcheck // the reader has left
+	return nil
+}
+
+// healthPage says in one sentence how everything is, then goes through what the program needs.
+type healthPage struct {
+	Sentence     string
+	Well         bool
+	Dependencies []Dependency
+	Version      string
+	Host         string
+}
+
+func (s *Site) healthPage(host string) healthPage {
+	p := healthPage{Version: s.Version, Host: host}
+	for _, r := range s.Router.Reports() {
+		d := Dependency{Name: r.Name, State: r.Health.Status, Since: r.Health.Since}
+		switch d.State {
+		case route.Down:
+			d.Says, d.Cure = r.Health.Error, cure(r)
+		case route.Up:
+			d.Says = "Answers"
+			if n := len(r.Models); n > 0 {
+				d.Says += ", with " + plural(int64(n), "model")
+			}
+			d.Says += "."
+		default:
+			d.Says = "Has not been asked yet."
+		}
+		p.Dependencies = append(p.Dependencies, d)
+	}
+	books := Dependency{Name: "the books", State: route.Up, Says: "Every attempt is written down before it is made."}
+	if err := s.Ledger.Broken(); err != nil {
+		books.State, books.Says = route.Down, err.Error()
+		books.Cure = "Make room on the disk that holds " + s.DB.Path() + ", and see that it is writable. Answering goes on; what is not written yet waits in memory."
+	}
+	p.Dependencies = append(p.Dependencies, books)
+	if s.Dependencies != nil {
+		p.Dependencies = append(p.Dependencies, s.Config.Dependencies()...)
+	}
+	p.Sentence, p.Well = sentence(p.Dependencies, s.NoModel(), time.Now())
+	return p
+}
+
+// sentence is the top of the health page.
+func sentence(all []Dependency, noModel bool, now time.Time) (string, bool) {
+	var down []string
+	var first Dependency
+	for _, d := range all {
+		if d.State == route.Down {
+			if down == nil {
+				first = d
+			}
+			down = append(down, d.Name)
+		}
+	}
+	switch {
+	case len(down) == 1 && !first.Since.IsZero():
+		return upper(first.Name) + " is down since " + clock(first.Since, now) + ".", false
+	case len(down) == 1:
+		return upper(first.Name) + " is down.", false
+	case len(down) > 1:
+		return plural(int64(len(down)), "thing") + " need you: " + strings.Join(down, ", ") + ".", false
+	case noModel:
+		return "All is well, but no model is connected.", false
+	}
+	return "All is well.", true
+}
+
+// upper makes "the books" begin a sentence; names of machines stay as they are written.
+func upper(s string) string {
+	if rest, ok := strings.CutPrefix(s, "the "); ok {
+		return "The " + rest
+	}
+	return s
+}
+
+// cure is what a person can do about a provider that is down.
+func cure(r route.Report) string {
+	text := strings.ToLower(r.Health.Error)
+	switch {
+	case strings.Contains(text, "401") || strings.Contains(text, "403") || strings.Contains(text, "key"):
+		return "Its key is missing or refused: put a valid one where the configuration points, and restart."
+	case r.Cloud:
+		return "Check this machine's connection and the provider's status page. Questions for it are held meanwhile."
+	case r.Kind == "ollama":
+		return "Start the machine, or Ollama on it (systemctl start ollama), and see that its address is reachable from here. It is asked every 2 seconds; questions that insist on it are held meanwhile."
+	}
+	return "Start it, and see that its address is reachable from here. It is asked every 2 seconds."
+}

@@ -1,0 +1,221 @@
+// Package web serves the pages, their events and a small JSON API. Pages are whole without the script; the script adds
+// streaming, the palette and shortcuts to the same forms and links. routes.go lists every route.
+package web
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"home.arpa/lab/llm-runner/internal/chat"
+	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/route"
+	"home.arpa/lab/llm-runner/internal/usage"
+)
+
+// Config is what a Site shows. Chats, Router, Ledger and DB are required.
+type Config struct {
+	Chats   *chat.Service
+	Router  *route.Router
+	Ledger  *usage.Ledger
+	DB      *db.DB
+	Version string // of this program, for /health and the foot of the health page
+	// Note returns the text of one of the owner's notes by its path in the vault; fs.ErrNotExist where there is none.
+	// nil: there is no vault, and citations are shown without links.
+	Note func(ctx context.Context, path string) ([]byte, error)
+	// Dependencies tells of what else this program needs and main knows of: the library, the vault's folder, a search
+	// engine. It answers from memory; nil: nothing else.
+	Dependencies func() []Dependency
+	// NoModel says that nothing that could answer is connected; nil: asked of the router.
+	NoModel func() bool
+	Log     *slog.Logger // nil: slog.Default()
+}
+
+// A Dependency is something this program needs, as the health page shows it.
+type Dependency struct {
+	Name  string
+	State route.Status // up, down or unknown
+	Says  string       // one sentence: what it does now, or what is wrong
+	Since time.Time    // of the state; zero: not known
+	Cure  string       // what to do where State is down
+}
+
+// A Site is the http.Handler of all pages.
+type Site struct {
+	Config
+	log       *slog.Logger
+	pages     map[string]*template.Template
+	assets    map[string]asset
+	markdown  *markdown
+	rendered  *cache
+	handler   http.Handler
+	metrics   http.Handler
+	drain     context.Context // ends when the server is about to stop
+	drainNow  context.CancelCauseFunc
+	drainOnce sync.Once
+}
+
+// errDrain is why event streams end when the server stops.
+var errDrain = errors.New("the server is restarting")
+
+// New returns the site.
+func New(c Config) (*Site, error) {
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.NoModel == nil {
+		c.NoModel = func() bool { return len(c.Router.Decide(route.Ask{}).Targets) == 0 }
+	}
+	s := &Site{Config: c, log: c.Log, markdown: newMarkdown(), rendered: newCache(8 << 20)}
+	s.drain, s.drainNow = context.WithCancelCause(context.Background())
+	var err error
+	if s.assets, err = loadAssets(); err != nil {
+		return nil, err
+	}
+	if s.pages, err = s.loadPages(); err != nil {
+		return nil, err
+	}
+	s.metrics = newMetrics(c)
+	s.handler = s.routes()
+	return s, nil
+}
+
+// Drain tells the readers of event streams that the server is restarting and ends their streams; their pages come back
+// by themselves. Register it with http.Server.RegisterOnShutdown, or Shutdown waits for streams that do not end.
+func (s *Site) Drain() { s.drainNow(errDrain) }
+
+// The page may run and load what this server serves, and nothing else: an answer cannot make a browser call anywhere.
+const policyHeader = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", policyHeader)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set("Cache-Control", "no-store")
+	s.handler.ServeHTTP(w, r)
+}
+
+// frame is what every page has around its own content.
+type frame struct {
+	Title   string
+	Nav     string // chat, usage, health: the page's place in the navigation
+	Theme   string // light, dark; "" as the system
+	Next    string // the theme that the switch turns to
+	Path    string // of this page, for forms that come back to it
+	Where   []machine
+	Refresh bool // without the script, the page loads itself again: an answer is arriving
+	Page    any
+}
+
+// show writes a page. The status is 200 unless it was set before by fail.
+func (s *Site) show(w http.ResponseWriter, r *http.Request, name string, f frame) error {
+	return s.showStatus(w, r, http.StatusOK, name, f)
+}
+
+func (s *Site) showStatus(w http.ResponseWriter, r *http.Request, status int, name string, f frame) error {
+	f.Theme, f.Next = theme(r)
+	f.Path = r.URL.Path
+	f.Where = s.where()
+	var b bytes.Buffer
+	if err := s.pages[name].ExecuteTemplate(&b, "layout", f); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_, err := w.Write(b.Bytes())
+	if err != nil {
+		return errGone
+	}
+	return nil
+}
+
+// errGone says that the reader has left; nobody is to be told.
+var errGone = errors.New("the reader has left")
+
+// fail shows an error as a page: what happened, what was kept, what to do.
+func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
+	p := problem{Status: http.StatusInternalServerError, What: "Something went wrong in here",
+		Says: "The log has the details. What was saved before is still there."}
+	switch {
+	case errors.Is(err, errGone), r.Context().Err() != nil:
+		return
+	case errors.Is(err, chat.ErrNotFound):
+		p = problem{http.StatusNotFound, "There is nothing here", "The conversation or message may have been deleted."}
+	case errors.Is(err, chat.ErrEmpty):
+		p = problem{http.StatusUnprocessableEntity, "The question is empty", "Go back and write one."}
+	case errors.Is(err, chat.ErrRunning):
+		p = problem{http.StatusConflict, "The answer before is still arriving", "Go back and stop it, or wait until it has ended. Nothing was sent."}
+	case errors.Is(err, chat.ErrClosed):
+		w.Header().Set("Retry-After", "3")
+		p = problem{http.StatusServiceUnavailable, "The server is restarting", "Go back and send again in a moment. Nothing was sent."}
+	default:
+		var told problem
+		if errors.As(err, &told) {
+			p = told
+		} else {
+			s.log.Error("serve page", "path", r.URL.Path, "error", err)
+		}
+	}
+	if err := s.showStatus(w, r, p.Status, "error", frame{Title: p.What, Page: p}); err != nil && !errors.Is(err, errGone) {
+		s.log.Error("serve error page", "path", r.URL.Path, "error", err)
+		http.Error(w, p.What, p.Status)
+	}
+}
+
+// A problem is an error for the reader of a page.
+type problem struct {
+	Status int
+	What   string
+	Says   string
+}
+
+func (p problem) Error() string { return p.What }
+
+// theme reads which colours the reader chose, and which come next: as the system, dark, light.
+func theme(r *http.Request) (now, next string) {
+	if c, err := r.Cookie("theme"); err == nil {
+		now = c.Value
+	}
+	switch now {
+	case "dark":
+		return now, "light"
+	case "light":
+		return now, "system"
+	}
+	return "", "dark"
+}
+
+// setTheme remembers the reader's colours in a cookie, so that the first paint has them.
+func (s *Site) setTheme(w http.ResponseWriter, r *http.Request) error {
+	value, age := r.FormValue("theme"), 365*24*3600
+	if value != "dark" && value != "light" {
+		value, age = "", -1
+	}
+	http.SetCookie(w, &http.Cookie{Name: "theme", Value: value, Path: "/", MaxAge: age, SameSite: http.SameSiteLaxMode, HttpOnly: false})
+	back(w, r, local(r.FormValue("back")))
+	return nil
+}
+
+// local returns path if it is a path of this site, else "/".
+func local(path string) string {
+	if len(path) == 0 || path[0] != '/' || len(path) > 1 && (path[1] == '/' || path[1] == '\\') {
+		return "/"
+	}
+	return path
+}
+
+// back answers a form: the browser loads the page at path.
+func back(w http.ResponseWriter, r *http.Request, path string) {
+	http.Redirect(w, r, path, http.StatusSeeOther)
+}
+
+// noteLink returns the address of a citation's passage.
+func noteLink(c llm.Citation) string { return notePath(c.Path, c.Start, c.End, c.Line) }

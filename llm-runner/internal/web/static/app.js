@@ -1,0 +1,391 @@
+// What the pages gain with a script: answers that stream, forms that do not reload, a palette, shortcuts. Everything
+// here sends the same forms and opens the same links as the pages do without it.
+'use strict';
+(() => {
+const root = document.documentElement;
+const $ = (q, el = document) => el.querySelector(q);
+const $$ = (q, el = document) => [...el.querySelectorAll(q)];
+root.classList.add('scripted');
+
+const say = text => { if (text) $('#said').textContent = text; };
+const nearEnd = () => innerHeight + scrollY > root.scrollHeight - 120;
+const toEnd = () => scrollTo(0, root.scrollHeight);
+
+// Turns. One EventSource per answer under way; it comes back by itself, from the place it had reached.
+const open = new Map(); // turn -> {source, after, wait, timer}
+
+function follow(article) {
+  const turn = article.dataset.turn;
+  if (open.has(turn)) return;
+  const t = { after: article.dataset.seq, wait: 500 };
+  open.set(turn, t);
+  connect(turn, t);
+}
+
+function connect(turn, t) {
+  clearTimeout(t.timer);
+  t.source?.close();
+  const source = t.source = new EventSource(`/turns/${turn}/events?after=${t.after}`);
+  source.addEventListener('blocks', e => { alive(t, e); blocks(turn, JSON.parse(e.data)); });
+  source.addEventListener('state', e => { alive(t, e); state(turn, JSON.parse(e.data)); });
+  source.addEventListener('restart', () => { note(turn, 'The server is restarting. What has come is kept.'); later(turn, t); });
+  source.onerror = () => { note(turn, 'The line to the server is gone; trying again. The answer goes on without it.'); later(turn, t); };
+}
+
+function alive(t, e) { t.after = e.lastEventId || t.after; t.wait = 500; }
+
+function later(turn, t) {
+  t.source.close();
+  clearTimeout(t.timer);
+  t.timer = setTimeout(() => article(turn) ? connect(turn, t) : open.delete(turn), t.wait);
+  t.wait = Math.min(t.wait * 2, 8000);
+}
+
+function drop(turn) {
+  const t = open.get(turn);
+  if (!t) return;
+  clearTimeout(t.timer);
+  t.source.close();
+  open.delete(turn);
+}
+
+const article = turn => $(`article[data-turn="${turn}"]`);
+
+function note(turn, text) {
+  const p = $('.state > span:last-child', article(turn) || document);
+  if (p) p.textContent = text;
+}
+
+function blocks(turn, changes) {
+  const prose = $('.prose', article(turn) || document.createElement('i'));
+  if (!prose) return;
+  const follows = nearEnd();
+  for (const [i, html] of changes) {
+    while (prose.children.length <= i) {
+      const b = document.createElement('div');
+      b.className = 'b';
+      prose.append(b);
+    }
+    const before = prose.children[i], at = $('pre', before)?.scrollLeft;
+    before.innerHTML = html; // sanitised by the server; the page's policy runs no script in it
+    if (at) $('pre', before).scrollLeft = at;
+  }
+  const last = changes[changes.length - 1][0];
+  while (prose.children.length > last + 1) prose.lastChild.remove();
+  if (follows) toEnd();
+}
+
+function state(turn, s) {
+  const a = article(turn);
+  if (!a) return drop(turn);
+  const follows = nearEnd();
+  $('.line', a).innerHTML = s.line;
+  a.dataset.state = s.state;
+  say(s.says);
+  if (!s.running) {
+    drop(turn);
+    a.removeAttribute('data-running');
+    a.dataset.v = '';
+    stopper();
+  }
+  if (follows) toEnd();
+}
+
+// The send button stops while an answer of this page is under way and nothing is written.
+function stopper() {
+  const send = $('#send'), ask = $('#ask');
+  if (!send) return;
+  const stop = $('article[data-running]') && !ask.value.trim();
+  send.textContent = stop ? 'Stop' : 'Send';
+  send.classList.toggle('stopping', !!stop);
+  ask.required = !stop;
+}
+
+async function stopAll() {
+  await Promise.all($$('article[data-running]').map(a => fetch(`/turns/${a.dataset.turn}/stop`, { method: 'POST' })));
+}
+
+// Forms. The answer to a form is a page; the parts of it that differ are put in.
+const channel = 'BroadcastChannel' in window ? new BroadcastChannel('chats') : null;
+if (channel) channel.onmessage = e => { if (e.data === location.pathname) refresh(); };
+
+async function submit(form, button) {
+  const data = new URLSearchParams(new FormData(form, button));
+  if ('choice' in form.dataset && $('#composer')) {
+    data.set('chosen', '1');
+    for (const [k, v] of new FormData($('#composer'))) if (k === 'model' || k === 'project') data.set(k, v);
+  }
+  const response = await fetch(button?.getAttribute('formaction') || form.action, { method: 'POST', body: data });
+  if (response.status === 401) { location.href = '/login'; return false; }
+  await place(response);
+  if (channel) channel.postMessage(location.pathname);
+  return response.ok;
+}
+
+async function refresh() {
+  try { await place(await fetch(location.pathname + location.search), true); } catch { /* the next one may come through */ }
+}
+
+async function place(response, quiet) {
+  const page = new DOMParser().parseFromString(await response.text(), 'text/html');
+  const next = $('#thread', page), here = $('#thread');
+  if (!response.ok && next === null && here) {
+    complain($('.empty h2', page)?.textContent + '. ' + ($('.empty p', page)?.textContent || ''));
+    return;
+  }
+  const url = new URL(response.url);
+  if (!next || !here) { location.href = url.href; return; }
+  const moved = url.pathname !== location.pathname;
+  if (moved) history.pushState(null, '', url.pathname);
+  const old = new Map($$('article', here).map(a => [a.id, a]));
+  const keep = $$('article', next).map(a => {
+    const o = old.get(a.id);
+    return o && !moved && (o.dataset.v === a.dataset.v || o.hasAttribute('data-running') && a.hasAttribute('data-running')) ? o : a;
+  });
+  here.replaceWith(next);
+  next.replaceChildren(...(keep.length ? keep : next.childNodes));
+  document.title = page.title;
+  $('#list').replaceWith($('#list', page));
+  if (moved) { $('.top').replaceWith($('.top', page)); document.body.className = page.body.className; }
+  const composer = $('#composer'), fresh = $('#composer', page);
+  composer.action = fresh.action;
+  for (const name of ['parent', 'key']) composer.elements[name].value = fresh.elements[name].value;
+  begin();
+  if (!quiet) $(location.hash || url.hash || '#none')?.scrollIntoView({ block: 'nearest' });
+}
+
+function complain(text) {
+  const hint = $('#hint');
+  if (hint) { hint.textContent = text; hint.classList.add('held'); }
+}
+
+addEventListener('submit', async e => {
+  const form = e.target, button = e.submitter;
+  if (form.id === 'composer' && button?.classList.contains('stopping')) { e.preventDefault(); return stopAll(); }
+  if ('quiet' in form.dataset) { e.preventDefault(); return fetch(form.action, { method: 'POST' }); }
+  if (form.matches('.theme')) { e.preventDefault(); return recolour(form, button); }
+  if (!('swap' in form.dataset)) return;
+  e.preventDefault();
+  if (form.dataset.busy) return;
+  form.dataset.busy = '1';
+  const draft = draftKey();
+  try {
+    if (await submit(form, button) && form.id === 'composer') {
+      $('#ask').value = '';
+      localStorage.removeItem(draft);
+      stopper();
+      toEnd();
+      $('#ask').focus();
+    }
+  } catch { complain('The server cannot be reached. Your question is kept here; send it again.'); }
+  delete form.dataset.busy;
+});
+
+async function recolour(form, button) {
+  const now = button.value;
+  await fetch(form.action, { method: 'POST', body: new URLSearchParams({ theme: now }), redirect: 'manual' });
+  if (now === 'system') delete root.dataset.theme; else root.dataset.theme = now;
+  button.value = { dark: 'light', light: 'system', system: 'dark' }[now];
+  $('span', button).textContent = now === 'system' ? 'Auto' : now;
+}
+
+// The composer keeps what was not sent, says who would answer, and grows.
+const draftKey = () => 'draft ' + location.pathname;
+const grows = window.CSS && CSS.supports('field-sizing', 'content');
+function grow(t) { if (!grows) { t.style.height = 'auto'; t.style.height = t.scrollHeight + 2 + 'px'; } }
+
+async function hint() {
+  const f = $('#composer'), hint = $('#hint');
+  if (!f) return;
+  const q = new URLSearchParams({ model: f.elements.model.value, project: f.elements.project?.checked ? '1' : '' });
+  try {
+    const d = await (await fetch('/api/route?' + q)).json();
+    hint.classList.toggle('held', !!d.hold);
+    hint.textContent = d.hold ? 'Will wait: ' + d.hold.reason : q.get('model') || q.get('project') ? d.targets[0].model + ' on ' + d.targets[0].provider : '';
+  } catch { /* only a hint */ }
+}
+
+addEventListener('input', e => {
+  if (e.target.id === 'ask') { grow(e.target); stopper(); localStorage.setItem(draftKey(), e.target.value); }
+  if (e.target.type === 'search') search(e.target);
+});
+addEventListener('change', e => { if (e.target.closest('#composer .row')) hint(); });
+
+let typing;
+function search(input) {
+  clearTimeout(typing);
+  typing = setTimeout(async () => {
+    const page = new DOMParser().parseFromString(await (await fetch(location.pathname + '?q=' + encodeURIComponent(input.value))).text(), 'text/html');
+    if ($('#found', page)) $('#found').replaceWith($('#found', page));
+  }, 150);
+}
+
+// Clicks: copy buttons, and citations, which open beside the text where there is room.
+addEventListener('click', async e => {
+  const copy = e.target.closest('.copy, .copy-answer');
+  if (copy) {
+    let text = copy.dataset.text ? '' : $('code', copy.closest('.code')).textContent;
+    if (copy.dataset.text) text = await (await fetch(copy.dataset.text)).text();
+    const done = await write(text), label = copy.textContent;
+    copy.textContent = done ? 'Copied' : 'Not allowed';
+    setTimeout(() => copy.textContent = 'Copy', 1500);
+    return say(done ? 'Copied' : label);
+  }
+  const cite = e.target.closest('a.cite');
+  if (cite && innerWidth > 1000 && !e.ctrlKey && !e.metaKey && !e.shiftKey) { e.preventDefault(); return beside(cite); }
+  for (const d of $$('details.where[open], details.menu[open]')) if (!d.contains(e.target)) d.open = false;
+});
+
+async function write(text) {
+  try { await navigator.clipboard.writeText(text); return true; } catch { /* not a secure address: the old way */ }
+  const t = document.createElement('textarea');
+  t.value = text;
+  document.body.append(t);
+  t.select();
+  const done = document.execCommand('copy');
+  t.remove();
+  return done;
+}
+
+async function beside(link) {
+  const response = await fetch(link.href);
+  const page = new DOMParser().parseFromString(await response.text(), 'text/html');
+  const note = $('#note', page);
+  if (!note) { location.href = link.href; return; }
+  close();
+  const aside = document.createElement('aside');
+  aside.className = 'beside';
+  aside.setAttribute('aria-label', 'Note');
+  aside.tabIndex = -1;
+  const bar = document.createElement('div');
+  bar.className = 'head';
+  const name = document.createElement('a');
+  name.href = link.href;
+  name.textContent = $('h1', page).textContent;
+  const shut = document.createElement('button');
+  shut.textContent = 'Close';
+  shut.onclick = () => { close(); link.focus(); };
+  const push = document.createElement('span');
+  push.className = 'push';
+  bar.append(name, push, shut);
+  aside.append(bar, note);
+  document.body.append(aside);
+  document.body.classList.add('noted');
+  aside.focus();
+  $('.hit', aside)?.scrollIntoView({ block: 'center' });
+}
+
+const close = () => { const b = $('.beside'); b?.remove(); document.body.classList.remove('noted'); return !!b; };
+
+// Keys.
+addEventListener('keydown', e => {
+  if ((e.ctrlKey || e.metaKey) && e.key.toLowerCase() === 'k') { e.preventDefault(); return palette(); }
+  if (e.key === 'Escape' && !$('dialog[open]')) {
+    const sheet = $('details.where[open], details.menu[open]');
+    if (sheet) { sheet.open = false; return $('summary', sheet).focus(); }
+    if (close()) return;
+    if ($('article[data-running]')) { e.preventDefault(); stopAll(); }
+  }
+  if (e.key === 'Enter' && !e.shiftKey && !e.isComposing && e.target.matches('#ask, .edit textarea')) {
+    e.preventDefault();
+    if (e.target.value.trim()) e.target.form.requestSubmit();
+  }
+});
+
+// The palette: pages, conversations, models.
+async function palette() {
+  if ($('dialog[open]')) return;
+  const d = document.createElement('dialog');
+  d.setAttribute('aria-label', 'Go to');
+  d.innerHTML = '<input type="text" role="combobox" aria-expanded="true" aria-controls="picks" aria-label="Go to a page, a conversation or a model" placeholder="Go to a page, a conversation, a model"><ul id="picks" role="listbox"></ul>';
+  document.body.append(d);
+  d.showModal();
+  d.onclose = () => d.remove();
+  d.onclick = e => { if (e.target === d) d.close(); };
+  const input = $('input', d), list = $('ul', d);
+  const go = url => () => { location.href = url; };
+  const pages = [['New chat', '/'], ['Usage', '/usage'], ['Health', '/health']].map(([n, u]) => ({ name: n, kind: 'page', run: go(u) }));
+  const select = $('#composer select');
+  const models = select ? [...select.options].map(o => ({ name: o.text, kind: 'model', run: () => { select.value = o.value; hint(); $('#ask').focus(); } })) : [];
+  let shown = [], at = 0, asked = 0;
+  const draw = () => {
+    list.replaceChildren(...shown.map((x, i) => {
+      const li = document.createElement('li'), name = document.createElement('span'), kind = document.createElement('small');
+      li.id = 'pick' + i;
+      li.setAttribute('role', 'option');
+      li.setAttribute('aria-selected', i === at);
+      name.textContent = x.name;
+      kind.textContent = x.kind;
+      li.append(name, kind);
+      li.onclick = () => { d.close(); x.run(); };
+      return li;
+    }));
+    input.setAttribute('aria-activedescendant', shown.length ? 'pick' + at : '');
+    list.children[at]?.scrollIntoView({ block: 'nearest' });
+  };
+  const find = async () => {
+    const q = input.value.trim().toLowerCase(), mine = ++asked;
+    const has = x => x.name.toLowerCase().includes(q);
+    shown = [...pages.filter(has), ...(q ? models.filter(has) : [])];
+    at = 0;
+    draw();
+    const chats = await (await fetch('/api/chats?q=' + encodeURIComponent(q))).json();
+    if (mine !== asked) return;
+    const found = chats.map(c => ({ name: c.title, kind: 'chat', run: go('/chats/' + c.id) }));
+    shown = [...pages.filter(has), ...found, ...models.filter(has)];
+    draw();
+  };
+  input.oninput = find;
+  input.onkeydown = e => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[e.key];
+    if (step && shown.length) { e.preventDefault(); at = (at + step + shown.length) % shown.length; draw(); }
+    if (e.key === 'Enter' && shown[at]) { e.preventDefault(); d.close(); shown[at].run(); }
+  };
+  find();
+}
+
+// The corner with the machines, and countdowns.
+async function corner() {
+  const here = $('#where');
+  if (document.hidden || !here || here.open) return;
+  try {
+    const response = await fetch('/where');
+    if (!response.ok) return;
+    const now = new DOMParser().parseFromString(await response.text(), 'text/html').body.firstElementChild;
+    if (now && !here.open && now.innerHTML !== here.innerHTML) here.replaceChildren(...now.childNodes);
+  } catch { /* shown again when it is back */ }
+}
+
+function countdown() {
+  for (const t of $$('time[data-until]')) {
+    const s = Math.round((new Date(t.dataset.until) - Date.now()) / 1000);
+    t.dataset.clock ||= t.textContent;
+    const h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60;
+    t.textContent = s <= 0 ? `${t.dataset.clock}, which is now` : `${t.dataset.clock}, in ${h ? h + ' h ' : ''}${h || m ? m + ' min ' : ''}${h ? '' : s % 60 + ' s'}`.trimEnd();
+  }
+}
+
+function begin() {
+  const here = new Set($$('article[data-running]').map(a => { follow(a); return a.dataset.turn; }));
+  for (const turn of open.keys()) if (!here.has(turn)) drop(turn);
+  stopper();
+  countdown();
+}
+
+const ask = $('#ask');
+if (ask && !ask.value) { ask.value = localStorage.getItem(draftKey()) || ''; grow(ask); }
+begin();
+hint();
+if ($('.hit')) $('.hit').scrollIntoView({ block: 'center' });
+else if ($('#thread article') && !location.hash) toEnd();
+setInterval(countdown, 1000);
+setInterval(corner, 5000);
+addEventListener('popstate', () => location.reload());
+addEventListener('pageshow', e => { if (e.persisted) refresh(); });
+document.addEventListener('visibilitychange', () => {
+  if (document.hidden) return;
+  for (const [turn, t] of open) if (t.source.readyState === EventSource.CLOSED) { t.wait = 500; connect(turn, t); }
+  corner();
+  if ($('[data-chat]')) refresh();
+});
+})();
