@@ -1,0 +1,379 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"home.arpa/lab/llm-runner/internal/strict"
+	"home.arpa/lab/llm-runner/internal/usage"
+)
+
+// Config is what the operator wrote in runner.yaml. Every key is optional; runner.example.yaml shows them all.
+type Config struct {
+	Listen    string                    `yaml:"listen"` // host:port; default 127.0.0.1:8080
+	Hosts     []string                  `yaml:"hosts"`  // further names by which browsers may call this server
+	Data      string                    `yaml:"data"`   // directory
+	Vault     VaultConfig               `yaml:"vault"`
+	Providers map[string]ProviderConfig `yaml:"providers"`
+	Routes    RoutesConfig              `yaml:"routes"`
+	Discord   DiscordConfig             `yaml:"discord"`
+	Auth      AuthConfig                `yaml:"auth"`
+	Prices    usage.Prices              `yaml:"prices"` // US dollars per million tokens
+
+	path  string       // of the file; "" where there is none
+	lines strict.Lines // where each key stands
+	found bool         // no providers are configured: look for them
+
+	// Warnings are faults that leave the rest of the house working: a provider whose key is missing, say.
+	Warnings strict.Faults
+}
+
+// VaultConfig says where the owner's notes are.
+type VaultConfig struct {
+	Path string `yaml:"path"` // directory of Markdown; "" serves the handbook
+}
+
+// ProviderConfig is one machine or cloud API that answers.
+type ProviderConfig struct {
+	Kind        string        `yaml:"kind"`        // one of kinds
+	URL         string        `yaml:"url"`         // default: the kind's own
+	Key         Secret        `yaml:"key"`         // for cloud APIs
+	Concurrency int           `yaml:"concurrency"` // requests at once; default 1 for ollama, 0 = unlimited for others
+	Timeout     time.Duration `yaml:"timeout"`     // longest silence borne; default 5m
+	Health      string        `yaml:"health"`      // path or URL that answers 2xx while the machine is up
+
+	missing string // why the key that was configured is not there
+}
+
+// RoutesConfig is the route table.
+type RoutesConfig struct {
+	Default RouteTarget            `yaml:"default"`
+	Project string                 `yaml:"project"` // the provider that project mode insists on
+	Models  map[string]RouteConfig `yaml:"models"`
+}
+
+// RouteTarget names a model on a provider.
+type RouteTarget struct {
+	Provider string `yaml:"provider"`
+	Model    string `yaml:"model"`
+}
+
+// RouteConfig is one row of the route table.
+type RouteConfig struct {
+	Provider      string `yaml:"provider"`
+	Model         string `yaml:"model"`          // default: the row's own name
+	Fallback      string `yaml:"fallback"`       // another row
+	Requires      string `yaml:"requires"`       // a provider
+	RequiresDavas bool   `yaml:"requires_davas"` // the old name of "requires: davas"
+}
+
+// DiscordConfig says where alerts go.
+type DiscordConfig struct {
+	Webhook Secret `yaml:"webhook"`
+}
+
+// AuthConfig opens the server to others than this machine.
+type AuthConfig struct {
+	Password Secret            `yaml:"password"` // people log in with it
+	Tokens   map[string]Secret `yaml:"tokens"`   // programs send one as a bearer token; the name is for the log
+}
+
+// A Secret is a reference in the configuration, env:NAME or file:PATH, and the value it points to after Load.
+type Secret string
+
+// kinds are the provider kinds, with the URL each has by default ("" must be given).
+var kinds = map[string]string{
+	"ollama":    "http://127.0.0.1:11434",
+	"openai":    "https://api.openai.com/v1",
+	"gemini":    "https://generativelanguage.googleapis.com",
+	"anthropic": "https://api.anthropic.com",
+	"scripted":  "", // url is the script's path
+}
+
+// Options are the flags that every command knows; they win over the file.
+type Options struct {
+	Config, Data, Listen, Vault string
+}
+
+// Load reads the configuration file, fills in defaults and resolves secrets. All faults are reported at once, as
+// strict.Faults. A missing file is an error only when it was named.
+func Load(o Options) (*Config, error) {
+	data := cmp.Or(o.Data, defaultData())
+	c := &Config{path: o.Config}
+	if c.path == "" {
+		c.path = filepath.Join(data, "runner.yaml")
+	}
+	doc, err := os.ReadFile(c.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && o.Config == "":
+		c.path = ""
+	case err != nil:
+		return nil, fmt.Errorf("read config: %w", err)
+	}
+	var faults strict.Faults
+	c.lines, faults = strict.Decode(doc, c)
+	c.Data = cmp.Or(o.Data, expand(c.Data), data)
+	c.Listen = cmp.Or(o.Listen, c.Listen, "127.0.0.1:8080")
+	c.Vault.Path = cmp.Or(o.Vault, expand(c.Vault.Path))
+	c.found = c.Providers == nil
+	v := validator{c: c, faults: faults}
+	v.check()
+	if len(v.faults) > 0 {
+		slices.SortStableFunc(v.faults, func(a, b strict.Fault) int { return cmp.Compare(a.Line, b.Line) })
+		return nil, &ConfigError{Path: c.path, Faults: v.faults}
+	}
+	return c, nil
+}
+
+// A ConfigError is every fault of a configuration.
+type ConfigError struct {
+	Path   string
+	Faults strict.Faults
+}
+
+func (e *ConfigError) Error() string {
+	what := "the configuration"
+	if e.Path != "" {
+		what = e.Path
+	}
+	n := "1 fault"
+	if len(e.Faults) > 1 {
+		n = fmt.Sprintf("%d faults", len(e.Faults))
+	}
+	return fmt.Sprintf("%s has %s:\n  %s", what, n, strings.ReplaceAll(e.Faults.Error(), "\n", "\n  "))
+}
+
+// authenticated says that whoever comes has to show who they are.
+func (c *Config) authenticated() bool { return c.Auth.Password != "" || len(c.Auth.Tokens) > 0 }
+
+func defaultData() string {
+	dir := os.Getenv("XDG_DATA_HOME")
+	if dir == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			home = "."
+		}
+		dir = filepath.Join(home, ".local", "share")
+	}
+	return filepath.Join(dir, "llm-runner")
+}
+
+// expand replaces a leading ~/ by the home directory, as a shell would.
+func expand(path string) string {
+	if rest, ok := strings.CutPrefix(path, "~/"); ok {
+		if home, err := os.UserHomeDir(); err == nil {
+			return filepath.Join(home, rest)
+		}
+	}
+	return path
+}
+
+type validator struct {
+	c      *Config
+	faults strict.Faults
+}
+
+func (v *validator) fault(key, format string, args ...any) {
+	v.faults = append(v.faults, strict.Fault{Line: v.c.lines[key], Key: key, Text: fmt.Sprintf(format, args...)})
+}
+
+func (v *validator) check() {
+	c := v.c
+	v.secret("auth.password", &c.Auth.Password)
+	if c.Auth.Password != "" && len(c.Auth.Password) < 8 {
+		v.fault("auth.password", "is shorter than 8 characters: choose a longer one")
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Auth.Tokens)) {
+		token := c.Auth.Tokens[name]
+		v.secret("auth.tokens."+name, &token)
+		if c.Auth.Tokens[name] = token; token != "" && len(token) < 16 {
+			v.fault("auth.tokens."+name, "is shorter than 16 characters: make one with openssl rand -hex 24")
+		}
+	}
+	if host, port, err := net.SplitHostPort(c.Listen); err != nil || port == "" {
+		v.fault("listen", "%q is not host:port: write for example 127.0.0.1:8080", c.Listen)
+	} else if !loopback(host) && !c.authenticated() {
+		v.fault("listen", "%q is not this machine alone, so others could use it: set auth.password (and auth.tokens "+
+			"for programs), or listen on 127.0.0.1", c.Listen)
+	}
+	if why, literal := resolve(&c.Discord.Webhook); literal {
+		v.fault("discord.webhook", "%s", why)
+	} else if why != "" {
+		v.warn("discord.webhook", why+"; until then nobody is alerted")
+	}
+	if w := string(c.Discord.Webhook); w != "" {
+		if u, err := url.Parse(w); err != nil || u.Scheme != "https" && !loopback(u.Hostname()) || u.Host == "" {
+			v.fault("discord.webhook", "does not hold an https URL: copy the webhook's URL from Discord's channel settings")
+		}
+	}
+	if c.Vault.Path != "" {
+		if st, err := os.Stat(c.Vault.Path); err != nil || !st.IsDir() {
+			v.fault("vault.path", "%q is not a directory: name the folder that holds your notes", c.Vault.Path)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
+		p := c.Providers[name]
+		v.provider("providers."+name, name, &p)
+		c.Providers[name] = p
+	}
+	v.routes()
+	for _, name := range slices.Sorted(maps.Keys(c.Prices)) {
+		if p := c.Prices[name]; p.Input < 0 || p.Output < 0 || p.CachedInput < 0 {
+			v.fault("prices."+name, "a price below zero: write US dollars per million tokens")
+		}
+	}
+}
+
+func (v *validator) provider(key, name string, p *ProviderConfig) {
+	if name == "vault" || strings.ContainsAny(name, "/ ") || name == "" {
+		v.fault(key, "%q cannot be a provider's name: use letters, digits and dashes (vault is built in)", name)
+	}
+	fallback, known := kinds[p.Kind]
+	if !known {
+		v.fault(key+".kind", "%q is not a kind: use one of %s", p.Kind, strings.Join(slices.Sorted(maps.Keys(kinds)), ", "))
+		return
+	}
+	if why, literal := resolve(&p.Key); literal {
+		v.fault(key+".key", "%s", why)
+	} else if why != "" {
+		p.missing = why
+		v.warn(key+".key", why+"; until then "+name+" cannot answer")
+	}
+	p.URL = cmp.Or(p.URL, fallback)
+	switch u, err := url.Parse(p.URL); {
+	case p.Kind == "scripted":
+		if st, err := os.Stat(p.URL); err != nil || st.IsDir() {
+			v.fault(key+".url", "%q is not a file: name the script with the answers", p.URL)
+		}
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		v.fault(key+".url", "%q is not a URL: write for example %s", p.URL, fallback)
+	case u.User != nil || u.RawQuery != "":
+		v.fault(key+".url", "holds a user name or a query: put the key in %s.key", key)
+	case p.URL == fallback && p.Key == "" && p.Kind != "ollama" && v.c.lines[key+".key"] == 0:
+		v.fault(key+".key", "is missing: write for example env:%s_API_KEY", strings.ToUpper(p.Kind))
+	}
+	if p.Concurrency < 0 {
+		v.fault(key+".concurrency", "%d is below zero: write how many requests may run at once, or 0 for no limit", p.Concurrency)
+	}
+	if p.Timeout < 0 {
+		v.fault(key+".timeout", "%s is below zero: write the longest silence to bear, for example 5m", p.Timeout)
+	}
+	if h := p.Health; h != "" && !strings.HasPrefix(h, "/") && !strings.HasPrefix(h, "http://") && !strings.HasPrefix(h, "https://") {
+		v.fault(key+".health", "%q is neither a path nor a URL: write for example /api/version", h)
+	}
+}
+
+func (v *validator) routes() {
+	r := &v.c.Routes
+	v.target("routes.default", r.Default.Provider)
+	if (r.Default.Provider == "") != (r.Default.Model == "") {
+		v.fault("routes.default", "needs both provider and model")
+	}
+	if r.Default.Provider == "" && !v.c.found && v.c.lines["routes.default"] == 0 {
+		v.fault("routes.default", "is missing: name the provider and model that answer unknown names")
+	}
+	v.target("routes.project", r.Project)
+	for _, name := range slices.Sorted(maps.Keys(r.Models)) {
+		row, key := r.Models[name], "routes.models."+name
+		if row.RequiresDavas {
+			if row.Requires != "" && row.Requires != "davas" {
+				v.fault(key+".requires_davas", "contradicts requires: %q; keep requires and remove this line", row.Requires)
+			}
+			row.Requires = "davas"
+		}
+		row.Provider = cmp.Or(row.Provider, row.Requires)
+		row.Model = cmp.Or(row.Model, name)
+		r.Models[name] = row
+		if row.Provider == "" {
+			v.fault(key+".provider", "is missing: name the provider that has this model")
+		}
+		v.target(key+".provider", row.Provider)
+		v.target(key+".requires", row.Requires)
+		if row.Requires != "" && row.Requires != row.Provider && v.cloud(row.Provider) {
+			v.fault(key+".requires", "%q contradicts provider %q, which is a cloud API: remove one", row.Requires, row.Provider)
+		}
+		if _, ok := r.Models[row.Fallback]; row.Fallback != "" && (!ok || row.Fallback == name) {
+			v.fault(key+".fallback", "%q is not another row of routes.models; rows: %s", row.Fallback,
+				strings.Join(slices.Sorted(maps.Keys(r.Models)), ", "))
+		}
+	}
+}
+
+// target checks that a provider that a route names exists.
+func (v *validator) target(key, provider string) {
+	if provider == "" || provider == "vault" {
+		return
+	}
+	if _, ok := v.c.Providers[provider]; ok {
+		return
+	}
+	if v.c.found && slices.ContainsFunc(findable, func(f finding) bool { return f.name == provider }) {
+		return // it may appear by itself
+	}
+	v.fault(key, "there is no provider %q; providers: %s", provider,
+		strings.Join(append(slices.Sorted(maps.Keys(v.c.Providers)), "vault"), ", "))
+}
+
+func (v *validator) cloud(provider string) bool {
+	p, ok := v.c.Providers[provider]
+	return ok && p.cloud()
+}
+
+// cloud says whether a provider is a cloud API with rate limits: every kind but those at home, unless it has a health
+// check, which only one's own machines have.
+func (p ProviderConfig) cloud() bool {
+	return p.Kind != "ollama" && p.Kind != "scripted" && p.Health == ""
+}
+
+// secret resolves a secret without which it is not safe to start.
+func (v *validator) secret(key string, s *Secret) {
+	if why, _ := resolve(s); why != "" {
+		v.fault(key, "%s", why)
+	}
+}
+
+func (v *validator) warn(key, text string) {
+	v.c.Warnings = append(v.c.Warnings, strict.Fault{Line: v.c.lines[key], Key: key, Text: text})
+}
+
+// resolve replaces a reference by what it points to, or says why it cannot; literal means that the secret itself stood
+// there. Nothing it says holds a secret.
+func resolve(s *Secret) (why string, literal bool) {
+	ref := string(*s)
+	*s = ""
+	if name, ok := strings.CutPrefix(ref, "env:"); ok {
+		if *s = Secret(strings.TrimSpace(os.Getenv(name))); *s == "" {
+			return fmt.Sprintf("the environment variable %s is not set: set it, or remove the line", name), false
+		}
+		return "", false
+	}
+	if path, ok := strings.CutPrefix(ref, "file:"); ok {
+		value, err := os.ReadFile(expand(path))
+		if *s = Secret(strings.TrimSpace(string(value))); err != nil || *s == "" {
+			return fmt.Sprintf("the file %s cannot be read or is empty: put the secret in it, or remove the line", path), false
+		}
+		return "", false
+	}
+	if ref != "" {
+		return "holds the secret itself: put it in an environment variable and write env:NAME, or in a file and write file:PATH", true
+	}
+	return "", false
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}

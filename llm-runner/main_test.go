@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"llm-runner": main})
+}
+
+// TestScripts drives the whole binary by the scripts in testdata/script. Beside testscript's own commands there are
+//
+//	free NAME            puts a free loopback port into $NAME
+//	await URL            waits until the URL answers 200
+//	http METHOD URL [FILE]  sends a request (FILE is the body); stdout is the status, the X-Runner headers and the body
+func TestScripts(t *testing.T) {
+	example, err := filepath.Abs("runner.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("XDG_DATA_HOME", e.WorkDir+"/data")
+			e.Setenv("OLLAMA_HOST", "127.0.0.1:1") // nobody answers there
+			e.Setenv("EXAMPLE", example)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"free": func(ts *testscript.TestScript, _ bool, args []string) {
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				ts.Check(err)
+				_, port, _ := net.SplitHostPort(l.Addr().String())
+				ts.Check(l.Close())
+				ts.Setenv(args[0], port)
+			},
+			"await": func(ts *testscript.TestScript, _ bool, args []string) {
+				deadline := time.Now().Add(20 * time.Second)
+				for {
+					resp, err := http.Get(args[0])
+					if err == nil {
+						resp.Body.Close()
+						if resp.StatusCode == http.StatusOK {
+							return
+						}
+					}
+					if time.Now().After(deadline) {
+						ts.Fatalf("%s does not answer: %v", args[0], err)
+					}
+					time.Sleep(20 * time.Millisecond) // polling with a deadline: the process has no other way to tell us
+				}
+			},
+			"http": request,
+		},
+	})
+}
+
+func request(ts *testscript.TestScript, neg bool, args []string) {
+	var body io.Reader
+	if len(args) > 2 {
+		body = strings.NewReader(ts.ReadFile(args[2]))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, args[0], args[1], body)
+	ts.Check(err)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if token := ts.Getenv("TOKEN"); token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	fmt.Fprintln(ts.Stdout(), resp.Status)
+	for _, h := range []string{"X-Runner-Provider", "X-Runner-Model", "X-Runner-Rule", "Retry-After", "Location"} {
+		if v := resp.Header.Get(h); v != "" {
+			fmt.Fprintf(ts.Stdout(), "%s: %s\n", h, v)
+		}
+	}
+	fmt.Fprintln(ts.Stdout(), string(text))
+	if neg == (resp.StatusCode < 400) {
+		ts.Fatalf("%s %s: %s", args[0], args[1], resp.Status)
+	}
+}
+
+// TestEveryCommandHasHelpWithExamples keeps help honest.
+func TestEveryCommandHasHelpWithExamples(t *testing.T) {
+	for _, cmd := range commands {
+		var out strings.Builder
+		if code := run(t.Context(), []string{cmd.name, "--help"}, os.Stdin, &out, io.Discard); code != exitOK {
+			t.Errorf("%s --help: exit code %d", cmd.name, code)
+		}
+		for _, want := range []string{"Usage: llm-runner " + cmd.name, "Examples:", "--config"} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%s --help does not say %q", cmd.name, want)
+			}
+		}
+	}
+}

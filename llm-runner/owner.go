@@ -1,0 +1,97 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// An owner is the one process that works on a data directory. It holds a lock on the file "owner" there, which the
+// kernel drops when the process dies, however it dies; the file says how other commands reach it.
+type owner struct {
+	file *os.File
+	path string
+}
+
+// A doorbell is how a command on the same machine reaches the owner. The file that holds it is readable by its user only.
+type doorbell struct {
+	PID   int    `json:"pid"`
+	URL   string `json:"url,omitempty"` // "" while the owner does not serve
+	Token string `json:"token,omitempty"`
+}
+
+// ownedError says that another process works on the data directory.
+type ownedError struct {
+	dir string
+	doorbell
+}
+
+func (e *ownedError) Error() string {
+	s := fmt.Sprintf("the data directory %s is in use by process %d", e.dir, e.PID)
+	if e.URL != "" {
+		s += ", which serves " + e.URL
+	}
+	return s + ": stop that process, or name another directory with --data"
+}
+
+// own makes the directory where it is missing and takes it. A *ownedError says who has it already.
+func own(dir string) (*owner, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	path := filepath.Join(dir, "owner")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock data directory %s: %w", dir, err)
+		}
+		held := &ownedError{dir: dir}
+		json.NewDecoder(f).Decode(&held.doorbell) //nolint:errcheck // half-written while the owner starts: the PID is missing then
+		return nil, held
+	}
+	o := &owner{f, path}
+	return o, o.announce(doorbell{})
+}
+
+// announce tells other commands how to reach this process.
+func (o *owner) announce(d doorbell) error {
+	d.PID = os.Getpid()
+	b, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	if err := o.file.Truncate(0); err != nil {
+		return fmt.Errorf("lock data directory: %w", err)
+	}
+	if _, err := o.file.WriteAt(b, 0); err != nil {
+		return fmt.Errorf("lock data directory: %w", err)
+	}
+	return nil
+}
+
+func (o *owner) release() {
+	o.file.Truncate(0) //nolint:errcheck // the lock is what counts
+	o.file.Close()
+}
+
+// running returns how to reach the process that serves from a data directory, and whether there is one.
+func running(dir string) (doorbell, bool) {
+	f, err := os.Open(filepath.Join(dir, "owner"))
+	if err != nil {
+		return doorbell{}, false
+	}
+	defer f.Close()
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil {
+		return doorbell{}, false // nobody holds it: closing f drops our lock again
+	}
+	var d doorbell
+	err = json.NewDecoder(f).Decode(&d)
+	return d, err == nil && d.URL != ""
+}
