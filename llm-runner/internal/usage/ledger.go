@@ -65,7 +65,8 @@ func (a *Attempt) Close(e End) {
 	a.ledger.post(entry{attempt: a, end: &e, cost: cost})
 }
 
-// A Ledger writes attempts with one writer that commits whatever has gathered while it was busy (group commit).
+// A Ledger writes attempts, and commits whatever has gathered in one transaction (group commit). Whoever begins an attempt
+// while nobody writes does the writing; the others find their rows written for them.
 type Ledger struct {
 	db     *db.DB
 	prices Prices
@@ -73,12 +74,18 @@ type Ledger struct {
 	nextID atomic.Int64
 
 	mu      sync.Mutex
-	queue   []entry
-	wake    chan struct{} // capacity 1
+	queue   []entry // in the order in which they came
+	begun   int     // beginnings in the queue
+	timed   bool    // completions will be asked for before long
 	stopped bool
-	// expected says that Run will look for completions by itself before long.
-	expected bool
-	broken   error // why the last commit failed; nil when it did not
+	broken  error         // why the last commit failed; nil when it did not
+	wake    chan struct{} // capacity 1: a beginning waits
+	due     chan struct{} // capacity 1: completions have waited long enough
+
+	writing sync.Mutex // held by the one who writes
+	writer  writer
+	backlog []entry // refused by the disk so far
+	late    []entry // completions that wait for company
 }
 
 type entry struct {
@@ -93,7 +100,7 @@ const maxBacklog = 20_000
 
 // Open returns the ledger in d and closes the rows that a dead process left open. Rows are written while Run runs.
 func Open(ctx context.Context, d *db.DB, prices Prices) (*Ledger, error) {
-	l := &Ledger{db: d, prices: prices, wake: make(chan struct{}, 1)}
+	l := &Ledger{db: d, prices: prices, wake: make(chan struct{}, 1), due: make(chan struct{}, 1), writer: writer{db: d}}
 	next, err := recoverRows(ctx, d)
 	if err != nil {
 		return nil, err
@@ -116,6 +123,11 @@ func (l *Ledger) Begin(ctx context.Context, s Start) (*Attempt, error) {
 	if !l.post(entry{attempt: a, done: done}) {
 		return nil, errors.New("ledger is closed")
 	}
+	if l.writing.TryLock() {
+		l.write(false)
+		l.writing.Unlock()
+	}
+	l.rouse() // for what came while the lock was held, by us or by another
 	select {
 	case <-done:
 		return a, nil
@@ -139,14 +151,30 @@ func (l *Ledger) post(e entry) bool {
 		return false
 	}
 	l.queue = append(l.queue, e)
-	if e.done != nil || !l.expected {
-		l.expected = l.expected || e.end != nil
-		select {
-		case l.wake <- struct{}{}:
-		default:
-		}
+	if e.end == nil {
+		l.begun++
+	} else if !l.timed {
+		l.timed = true
+		time.AfterFunc(lazy, func() { signal(l.due) })
 	}
 	return true
+}
+
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// rouse has Run write if a beginning waits that nobody is going to write.
+func (l *Ledger) rouse() {
+	l.mu.Lock()
+	waits := l.begun > 0
+	l.mu.Unlock()
+	if waits {
+		signal(l.wake)
+	}
 }
 
 // Completions wait for company, for lazy at most or until there are maxLate of them: nobody waits for them, and a
@@ -158,75 +186,68 @@ const (
 	settleEvery = time.Minute
 )
 
-// Run writes rows until ctx ends, then writes what is left and returns.
+// Run writes what Begin leaves over until ctx ends, then writes what is left and returns.
 func (l *Ledger) Run(ctx context.Context) error {
-	w := &writer{db: l.db}
-	defer w.close()
-	var backlog, late []entry
-	due := time.NewTimer(lazy)
-	defer due.Stop()
 	var settled time.Time
 	for {
-		all, stopping := false, false
+		all := false
 		select {
 		case <-l.wake:
-		case <-due.C:
+		case <-l.due:
 			all = true
 		case <-ctx.Done():
-			all, stopping = true, true
+			l.mu.Lock()
+			l.stopped = true
+			l.mu.Unlock()
+			l.writing.Lock()
+			defer l.writing.Unlock()
+			l.write(true)
+			l.writer.close()
+			return nil
 		}
-		begun, ended := l.take(all, stopping)
-		if len(late) == 0 && len(ended) > 0 {
-			due.Reset(lazy)
-		}
-		late = append(late, ended...)
-		batch := append(backlog, begun...)
-		if all || len(late) >= maxLate || len(backlog) > 0 { // in order: the end of a row comes behind its beginning
-			batch, late = append(batch, late...), late[:0]
-		}
-		backlog = l.write(w, batch)
-		if all && time.Since(settled) > settleEvery && len(backlog) == 0 {
+		l.writing.Lock()
+		wrote := l.write(all)
+		if wrote && all && time.Since(settled) > settleEvery {
 			settled = time.Now()
 			settle(context.WithoutCancel(ctx), l.db) //nolint:errcheck // it only spares the next start some looking
 		}
-		for _, e := range begun {
-			close(e.done)
-		}
-		if stopping {
-			return nil
-		}
+		l.writing.Unlock()
 	}
 }
 
-// take empties the queue, into beginnings and completions. all says that the completions are written now.
-func (l *Ledger) take(all, last bool) (begun, ended []entry) {
+// write commits the beginnings that wait, and the completions too when all is set, when there are many, or when the disk
+// refused before. It says whether anything was written. The caller holds writing.
+func (l *Ledger) write(all bool) bool {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.stopped = l.stopped || last
-	l.expected = l.expected && !all
-	for _, e := range l.queue {
+	queue := l.queue
+	l.queue, l.begun, l.timed = nil, 0, l.timed && !all
+	l.mu.Unlock()
+	batch := l.backlog
+	first := len(batch)
+	for _, e := range queue {
 		if e.end == nil {
-			begun = append(begun, e)
+			batch = append(batch, e)
 		} else {
-			ended = append(ended, e)
+			l.late = append(l.late, e)
 		}
 	}
-	clear(l.queue) // what it points to is not kept alive
-	l.queue = l.queue[:0]
-	return begun, ended
-}
-
-// write commits the batch and returns what must be tried again.
-func (l *Ledger) write(w *writer, batch []entry) []entry {
-	if len(batch) == 0 {
-		return nil
+	begun := batch[first:]
+	if all || len(l.late) >= maxLate || first > 0 { // in order: the end of a row comes behind its beginning
+		batch, l.late = append(batch, l.late...), nil
 	}
-	err := w.commit(batch)
+	if len(batch) == 0 {
+		return false
+	}
+	err := l.writer.commit(batch)
 	l.mu.Lock()
 	l.broken = err
 	l.mu.Unlock()
-	if err == nil {
-		return nil
+	l.backlog = nil
+	if err != nil {
+		l.backlog = batch[max(0, len(batch)-maxBacklog):]
 	}
-	return batch[max(0, len(batch)-maxBacklog):]
+	for _, e := range begun {
+		close(e.done)
+	}
+	return err == nil
 }
