@@ -1,0 +1,35 @@
+//go:build prove
+
+package prove
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+// A machine that dies is seen within five seconds, and so is its return.
+func TestHealthFollowsTheMachine(t *testing.T) {
+	const limit = 5 * time.Second
+	h := newHouse(t)
+	h.waitStatus("contabo", "up", limit)
+	h.waitStatus("davas", "down", limit)
+	if got := h.health(); got.Status != "degraded" || got.Version == "" || got.Providers["davas"].Error == "" {
+		t.Errorf("with davas off: %+v", got)
+	}
+
+	h.ollama.Down()
+	down := h.waitStatus("contabo", "down", limit)
+
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := h.ollama.Up(ctx); err != nil {
+		t.Fatal(err)
+	}
+	up := h.waitStatus("contabo", "up", limit)
+	t.Logf("down seen after %v, up after %v", down, up)
+
+	if g := h.client(t, "chat"); g.Finish != "stop" {
+		t.Errorf("afterwards: %+v", g)
+	}
+}
