@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -67,9 +68,9 @@ func TestLoad(t *testing.T) {
 	}
 	between := httptest.NewServer(proxy(to))
 	defer between.Close()
-	n := 0
+	var n atomic.Int64
 	faulty := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if n++; n%2 == 0 {
+		if n.Add(1)%2 == 0 {
 			panic(http.ErrAbortHandler)
 		}
 		upstream(w, r)

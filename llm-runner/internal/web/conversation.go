@@ -119,7 +119,7 @@ func (s *Site) line(m chat.Message) line {
 const listMost = 60
 
 func (s *Site) start(w http.ResponseWriter, r *http.Request) error {
-	p := chatPage{NoModel: s.NoModel(), Example: "What should I do first when a backup has failed?"}
+	p := chatPage{NoModel: s.NoModel(), Example: "What happens when a machine is down?"}
 	p.Composer = composer{Action: "/chats", Key: newKey(), Picker: s.picker("", false)}
 	return s.showChat(w, r, p, frame{Title: "New chat", Nav: "chat"})
 }

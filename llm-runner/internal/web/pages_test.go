@@ -152,7 +152,7 @@ func TestNoModelSaysHowToConnectOne(t *testing.T) {
 	contains(t, body, "no model is connected")
 }
 
-func (r *rig) example() string { return "What should I do first when a backup has failed?" }
+func (r *rig) example() string { return "What happens when a machine is down?" }
 
 func TestTheThemeIsInTheFirstPaint(t *testing.T) {
 	r := newRig(t)

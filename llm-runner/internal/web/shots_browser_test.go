@@ -15,6 +15,7 @@ import (
 
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/usage"
+	"home.arpa/lab/llm-runner/test/browsertest"
 )
 
 const longAnswer = "Three steps, in this order [1]. The **fast** bucket has the vault from last night; the slow one is for photos.\n\n" +
@@ -30,7 +31,7 @@ func TestScreenshots(t *testing.T) {
 		t.Skip("SCREENSHOTS names no folder")
 	}
 	r := newRig(t)
-	b := newBrowser(t)
+	b := browsertest.Start(t)
 	cite := []llm.Citation{
 		{Path: "handbook/restore it.md", Heading: []string{"Restore", "The vault"}, Start: 63, End: 119, Line: 7, EndLine: 8},
 		{Path: "handbook/restore it.md", Heading: []string{"Restore"}, Start: 121, End: 155, Line: 10, EndLine: 10},
@@ -39,12 +40,12 @@ func TestScreenshots(t *testing.T) {
 		t.Helper()
 		for _, size := range [][2]int64{{390, 844}, {1280, 800}} {
 			for _, theme := range []string{"light", "dark"} {
-				tab := b.tab(t)
-				tab.run(screen(size[0], size[1]),
-					set(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}}),
+				tab := b.Tab(t)
+				tab.Run(screen(size[0], size[1]),
+					browsertest.Set(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}}),
 					chromedp.Navigate(r.server.URL+path), chromedp.WaitReady(chromedp.CSS("html.scripted")), chromedp.Sleep(250*time.Millisecond))
-				tab.shoot(dir, fmt.Sprintf("%s-%d-%s.png", name, size[0], theme))
-				tab.close()
+				capture(t, tab, dir, fmt.Sprintf("%s-%d-%s.png", name, size[0], theme))
+				tab.Close()
 			}
 		}
 	}
@@ -94,29 +95,30 @@ func TestScreenshots(t *testing.T) {
 	shoot("error", "/nothing")
 
 	// A citation beside the text, what is known of an answer, and the palette.
-	tab := b.tab(t)
-	tab.run(screen(1280, 800), chromedp.Navigate(r.server.URL+chatPath(c)), chromedp.WaitReady(chromedp.CSS("html.scripted")),
-		click(".prose a.cite"), chromedp.WaitVisible(chromedp.CSS(".beside")))
-	tab.shoot(dir, "beside.png")
-	tab.run(chromedp.KeyEvent("\x1b"), script(`{document.querySelector('.facts').open = true; document.querySelector('.where').open = true; scrollTo(0, 1e6)}`))
-	tab.shoot(dir, "facts.png")
-	tab.run(script(`{document.querySelector('.where').open = false; dispatchEvent(new KeyboardEvent('keydown', {key: 'k', ctrlKey: true}))}`),
+	tab := b.Tab(t)
+	tab.Run(screen(1280, 800), chromedp.Navigate(r.server.URL+chatPath(c)), chromedp.WaitReady(chromedp.CSS("html.scripted")),
+		browsertest.Click(".prose a.cite"), chromedp.WaitVisible(chromedp.CSS(".beside")))
+	capture(t, tab, dir, "beside.png")
+	tab.Run(chromedp.KeyEvent("\x1b"), browsertest.Script(`{document.querySelector('.facts').open = true; document.querySelector('.where').open = true; scrollTo(0, 1e6)}`))
+	capture(t, tab, dir, "facts.png")
+	tab.Run(browsertest.Script(`{document.querySelector('.where').open = false; dispatchEvent(new KeyboardEvent('keydown', {key: 'k', ctrlKey: true}))}`),
 		chromedp.WaitVisible(chromedp.CSS("dialog")), chromedp.Sleep(200*time.Millisecond))
-	tab.shoot(dir, "palette.png")
+	capture(t, tab, dir, "palette.png")
 }
 
-func screen(width, height int64) action {
-	return set(emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: height, DeviceScaleFactor: 1.5, Mobile: width < 800})
+func screen(width, height int64) browsertest.Action {
+	return browsertest.Set(emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: height, DeviceScaleFactor: 1.5, Mobile: width < 800})
 }
 
-func (x *tab) shoot(dir, name string) {
-	x.t.Helper()
-	png, err := chromedp.Run(x.ctx, chromedp.CaptureScreenshot())
+// capture writes what a tab shows into a file.
+func capture(t *testing.T, x *browsertest.Tab, dir, name string) {
+	t.Helper()
+	png, err := chromedp.Run(x.Context(), chromedp.CaptureScreenshot())
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, name), png, 0o600)
 	}
 	if err != nil {
-		x.t.Fatal(err)
+		t.Fatal(err)
 	}
 }
 
