@@ -223,7 +223,7 @@ func missingModels(c *Config, provider string, models []llm.ModelInfo) []string 
 
 // examineWebhook reads the webhook's description, which posts nothing.
 func examineWebhook(ctx context.Context, url string) Finding {
-	resp, err := upstream.New("discord", url, nil, 10*time.Second).Do(ctx, "", nil, nil)
+	resp, err := upstream.New("discord", url, nil, 10*time.Second).Do(ctx, "", nil, nil) //nolint:bodyclose // ErrorBody does
 	if err != nil {
 		return Finding{"discord", "wrong", err.Error(), "check the network; alerts are kept until Discord answers"}
 	}

@@ -93,7 +93,7 @@ func healthCheck(name string, p ProviderConfig) func(context.Context) error {
 	}
 	client := upstream.New(name, base, nil, 5*time.Second)
 	return func(ctx context.Context) error {
-		resp, err := client.Do(ctx, path, nil, nil)
+		resp, err := client.Do(ctx, path, nil, nil) //nolint:bodyclose // ErrorBody does
 		if err != nil {
 			return err
 		}

@@ -80,7 +80,7 @@ func routeQuery(ask route.Ask) string {
 func (d doorbell) get(ctx context.Context, path string, into any) error {
 	client := upstream.New("llm-runner", d.URL, http.Header{"Authorization": {"Bearer " + d.Token}}, 5*time.Second)
 	defer client.CloseIdle()
-	resp, err := client.Do(ctx, path, nil, nil)
+	resp, err := client.Do(ctx, path, nil, nil) //nolint:bodyclose // ErrorBody does
 	if err != nil {
 		return err
 	}

@@ -118,7 +118,7 @@ func (d *DB) Path() string { return d.path }
 func (d *DB) Close() error {
 	err := d.r.Close()
 	if d.w != nil {
-		d.w.Exec("PRAGMA wal_checkpoint(TRUNCATE)") //nolint:errcheck // the log is replayed by the next Open
+		d.w.ExecContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)") //nolint:errcheck // the log is replayed by the next Open
 		err = errors.Join(err, d.w.Close())
 	}
 	return err

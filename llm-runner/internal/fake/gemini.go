@@ -188,7 +188,7 @@ func (gemini) refuse(a ask, f refusal, h http.Header) (int, []byte) {
 	details := ""
 	switch f.kind {
 	case script.RateLimited, script.RateWrongHint:
-		w.status, w.message, details = "RESOURCE_EXHAUSTED", "", ""
+		w.status = "RESOURCE_EXHAUSTED"
 		w.message, details = geminiQuota(a, f)
 		if f.kind == script.RateWrongHint {
 			h.Set("Retry-After", "1")

@@ -112,13 +112,6 @@ func (o *reply) begin(upstream http.Header, length int64) {
 	o.w.WriteHeader(http.StatusOK)
 }
 
-// begun says that comments or more have been sent, so that no other status can be.
-func (o *reply) begun() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.committed
-}
-
 // write writes without flushing. A client that has gone, or does not read for too long, is an error of kind Cancelled.
 func (o *reply) write(b []byte) error {
 	if _, err := o.w.Write(b); err != nil {
@@ -135,8 +128,8 @@ func (o *reply) flush() error {
 	return nil
 }
 
-// hurry bounds how long writes from now on may take, to patience or little less, until the next hurry; relax lifts the bound, which would
-// otherwise outlive the request.
+// hurry bounds how long writes from now on may take, to patience or little less, until the next hurry; relax lifts the
+// bound, which would otherwise outlive the request.
 func (o *reply) hurry() {
 	if now := time.Now(); now.Sub(o.hurried) > o.patience/8 { // not for every token: a deadline is a timer
 		o.hurried = now

@@ -125,7 +125,7 @@ func look(t tree, p string, d fs.DirEntry, now time.Time) (entry, error) {
 	if d.Type()&fs.ModeSymlink != 0 {
 		info, err := fs.Stat(t, p)
 		if err != nil {
-			return entry{path: p, reason: "is a link that leads out of the notes or to nothing"}, nil
+			return entry{path: p, reason: "is a link that leads out of the notes or to nothing"}, nil //nolint:nilerr // it is the note's state
 		}
 		if info.IsDir() {
 			return entry{path: p, reason: "is a link to a folder; links to folders are not followed"}, nil

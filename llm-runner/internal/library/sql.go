@@ -127,7 +127,7 @@ func prepare(ctx context.Context, tx *sql.Tx) (*writer, error) {
 			VALUES (?,?,?,?,?,?,?,?)`},
 		{&w.index, `INSERT INTO library_fts (rowid, title, aliases, heading, path, tags, body) VALUES (?,?,?,?,?,?,?)`},
 	} {
-		stmt, err := tx.PrepareContext(ctx, p.sql)
+		stmt, err := tx.PrepareContext(ctx, p.sql) //nolint:sqlclosecheck // close does
 		if err != nil {
 			w.close()
 			return nil, err

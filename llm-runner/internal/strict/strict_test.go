@@ -12,7 +12,7 @@ type house struct {
 	Rooms map[string]room   `yaml:"rooms"`
 	Tags  []string          `yaml:"tags"`
 	Alias map[string]string `yaml:"alias"`
-	inner int
+	Inner int               // no key: it has no tag
 }
 
 type room struct {

@@ -90,7 +90,7 @@ func (w *writer) commit(batch []entry) error {
 		}
 		end, err := w.db.Writer().PrepareContext(ctx, updateEnd)
 		if err != nil {
-			start.Close()
+			start.Close() //nolint:sqlclosecheck // it lives on otherwise
 			return fmt.Errorf("write ledger: %w", err)
 		}
 		w.start, w.end = start, end

@@ -9,7 +9,6 @@ import (
 	"html/template"
 	"log/slog"
 	"net/http"
-	"sync"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/chat"
@@ -49,16 +48,15 @@ type Dependency struct {
 // A Site is the http.Handler of all pages.
 type Site struct {
 	Config
-	log       *slog.Logger
-	pages     map[string]*template.Template
-	assets    map[string]asset
-	markdown  *markdown
-	rendered  *cache
-	handler   http.Handler
-	metrics   http.Handler
-	drain     context.Context // ends when the server is about to stop
-	drainNow  context.CancelCauseFunc
-	drainOnce sync.Once
+	log      *slog.Logger
+	pages    map[string]*template.Template
+	assets   map[string]asset
+	markdown *markdown
+	rendered *cache
+	handler  http.Handler
+	metrics  http.Handler
+	drain    context.Context // ends when the server is about to stop
+	drainNow context.CancelCauseFunc
 }
 
 // errDrain is why event streams end when the server stops.

@@ -112,7 +112,7 @@ func TestFaultsHitTheirRequests(t *testing.T) {
 		if half.Hits(7, n) {
 			hits++
 		}
-		if half.Hits(7, n) != half.Hits(7, n) {
+		if again := half.Hits(7, n); again != half.Hits(7, n) {
 			t.Fatal("chance is not repeatable")
 		}
 	}

@@ -174,7 +174,7 @@ func ParseError(b []byte) *Error {
 		Detail  json.RawMessage `json:"detail"`
 	}
 	if json.Unmarshal(b, &in) != nil {
-		return nil
+		return nil //nolint:nilerr // no JSON, so none of these
 	}
 	e := &Error{Raw: bytes.Clone(b)}
 	switch {
