@@ -97,7 +97,7 @@ var kinds = map[string]string{
 	"openai":    "https://api.openai.com/v1",
 	"gemini":    "https://generativelanguage.googleapis.com",
 	"anthropic": "https://api.anthropic.com",
-	"scripted":  "", // url is the script's path
+	"scripted":  "", // url is the script's path, from the configuration's folder
 }
 
 // Options are the flags that every command knows; they win over the file.
@@ -252,6 +252,9 @@ func (v *validator) provider(key, name string, p *ProviderConfig) {
 	p.URL = cmp.Or(p.URL, fallback)
 	switch u, err := url.Parse(p.URL); {
 	case p.Kind == "scripted":
+		if p.URL = expand(strings.TrimPrefix(p.URL, "file://")); !filepath.IsAbs(p.URL) && v.c.path != "" {
+			p.URL = filepath.Join(filepath.Dir(v.c.path), p.URL)
+		}
 		if st, err := os.Stat(p.URL); err != nil || st.IsDir() {
 			v.fault(key+".url", "%q is not a file: name the script with the answers", p.URL)
 		}
@@ -280,7 +283,7 @@ func (v *validator) routes() {
 		v.fault("routes.default", "needs both provider and model")
 	}
 	if r.Default.Provider == "" && !v.c.found && v.c.lines["routes.default"] == 0 {
-		v.fault("routes.default", "is missing: name the provider and model that answer unknown names")
+		v.warn("routes.default", "is missing, so the notes (vault) answer unknown names: name a provider and a model")
 	}
 	v.target("routes.project", r.Project)
 	for _, name := range slices.Sorted(maps.Keys(r.Models)) {

@@ -179,6 +179,9 @@ auth:
 	if _, err := load(t, "auth: {password: env:NOT_SET_ANYWHERE}"); err == nil || !strings.Contains(err.Error(), "NOT_SET_ANYWHERE is not set") {
 		t.Errorf("a missing password must stop the start: %v", err)
 	}
+	if c, err := load(t, "providers: {mine: {kind: ollama}}"); err != nil || len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0].String(), "routes.default: is missing") {
+		t.Errorf("a missing default must not either: %v, %v", c, err)
+	}
 	c, err = load(t, "providers: {groq: {kind: openai, key: env:NOT_SET_ANYWHERE}}\nroutes: {default: {provider: groq, model: m}}")
 	if err != nil || len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0].String(), "until then groq cannot answer") {
 		t.Errorf("a missing provider key must not: %v, %v", c, err)

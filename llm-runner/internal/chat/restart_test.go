@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,10 +70,12 @@ func TestStoppingKeepsWhatCame(t *testing.T) {
 	turn := send(t, s, 0, 0, "q")
 	x := <-p.asked
 	x.text("so far")
-	told := make(chan Turn, 1)
+	told, reading := make(chan Turn, 1), make(chan struct{})
 	go func() {
 		var last Turn
+		begin := sync.OnceFunc(func() { close(reading) })
 		for batch, err := range s.Events(context.Background(), turn.ID, 0) {
+			begin()
 			for _, ev := range batch {
 				if err == nil && ev.Turn != nil {
 					last = *ev.Turn
@@ -81,6 +84,7 @@ func TestStoppingKeepsWhatCame(t *testing.T) {
 		}
 		told <- last
 	}()
+	<-reading
 	stop()
 	if end := <-told; end.State != Interrupted {
 		t.Errorf("the reader was told %s", end.State)
