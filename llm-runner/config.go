@@ -252,14 +252,10 @@ func (v *validator) provider(key, name string, p *ProviderConfig) {
 	p.URL = cmp.Or(p.URL, fallback)
 	switch u, err := url.Parse(p.URL); {
 	case p.Kind == "scripted":
-		if p.URL = expand(strings.TrimPrefix(p.URL, "file://")); !filepath.IsAbs(p.URL) && v.c.path != "" {
+		if p.URL = expand(strings.TrimPrefix(p.URL, "file://")); p.URL != "" && !filepath.IsAbs(p.URL) && v.c.path != "" {
 			p.URL = filepath.Join(filepath.Dir(v.c.path), p.URL)
 		}
-		if st, err := os.Stat(p.URL); err != nil || st.IsDir() {
-			v.fault(key+".url", "%q is not a file: name the script with the answers", p.URL)
-		}
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		v.fault(key+".url", "%q is not a URL: write for example %s", p.URL, fallback)
+	case err != nil: // the provider says so itself
 	case u.User != nil || u.RawQuery != "":
 		v.fault(key+".url", "holds a user name or a query: put the key in %s.key", key)
 	case p.URL == fallback && p.Key == "" && p.Kind != "ollama" && v.c.lines[key+".key"] == 0:
@@ -268,8 +264,9 @@ func (v *validator) provider(key, name string, p *ProviderConfig) {
 	if p.Concurrency < 0 {
 		v.fault(key+".concurrency", "%d is below zero: write how many requests may run at once, or 0 for no limit", p.Concurrency)
 	}
-	if p.Timeout < 0 {
-		v.fault(key+".timeout", "%s is below zero: write the longest silence to bear, for example 5m", p.Timeout)
+	for _, err := range p.faults() {
+		field, text, _ := strings.Cut(err.Error(), ": ")
+		v.fault(key+"."+field, "%s", text)
 	}
 	if h := p.Health; h != "" && !strings.HasPrefix(h, "/") && !strings.HasPrefix(h, "http://") && !strings.HasPrefix(h, "https://") {
 		v.fault(key+".health", "%q is neither a path nor a URL: write for example /api/version", h)

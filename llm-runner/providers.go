@@ -71,7 +71,7 @@ func newMember(name string, p ProviderConfig) (route.Member, error) {
 	case "anthropic":
 		m.Provider = anthropic.New(anthropic.Config{Name: name, URL: p.URL, Key: key, Timeout: p.Timeout})
 	case "scripted":
-		x, err := scripted.New(scripted.Config{Path: p.URL})
+		x, err := scripted.New(scripted.Config{Name: name, Path: p.URL, Timeout: p.Timeout})
 		if err != nil {
 			return m, err
 		}
@@ -83,6 +83,39 @@ func newMember(name string, p ProviderConfig) (route.Member, error) {
 		m.Probe = healthCheck(name, p)
 	}
 	return m, nil
+}
+
+// faults is what the provider itself finds wrong with its settings: "field: what is wrong, and the cure".
+func (p ProviderConfig) faults() []error {
+	var err error
+	switch p.Kind {
+	case "ollama":
+		err = ollama.Config{URL: p.URL, Timeout: p.Timeout}.Validate()
+	case "openai":
+		err = openai.Config{URL: p.URL, Timeout: p.Timeout}.Validate()
+	case "gemini":
+		err = gemini.Config{URL: p.URL, Timeout: p.Timeout}.Validate()
+	case "anthropic":
+		err = anthropic.Config{URL: p.URL, Timeout: p.Timeout}.Validate()
+	case "scripted":
+		err = scripted.Config{Path: p.URL, Timeout: p.Timeout}.Validate()
+	}
+	return leaves(err)
+}
+
+// leaves takes joined errors apart.
+func leaves(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, e := range joined.Unwrap() {
+			all = append(all, leaves(e)...)
+		}
+		return all
+	}
+	if err == nil {
+		return nil
+	}
+	return []error{err}
 }
 
 // healthCheck asks the configured path or URL; any answer below 400 means up.

@@ -121,6 +121,9 @@ func Decide(t *Table, ask Ask, ready func(Target) Readiness) Decision {
 		}
 		row = Entry{Target: t.Default}
 	}
+	if ask.Project && t.Project == "" {
+		d.Why += " (project mode changes nothing: routes.project names no provider)"
+	}
 	t.settle(&d, row, ready)
 	return d
 }

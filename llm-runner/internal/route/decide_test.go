@@ -97,6 +97,15 @@ func TestDecideIsTheDecisionTree(t *testing.T) {
 	}
 }
 
+func TestProjectModeWithoutAProjectProviderSaysSo(t *testing.T) {
+	table := example
+	table.Project = ""
+	d := Decide(&table, Ask{Model: "qwen2.5:14b", Project: true}, func(Target) Readiness { return Readiness{Ready: true} })
+	if d.Targets[0].Provider != "contabo" || !strings.Contains(d.Why, "routes.project names no provider") {
+		t.Errorf("%+v", d)
+	}
+}
+
 func TestDecideWithNothingAtAll(t *testing.T) {
 	d := Decide(&Table{}, Ask{Model: "x"}, func(Target) Readiness { return Readiness{Ready: true} })
 	if d.Hold == nil || d.Hold.Kind != llm.Unavailable || len(d.Targets) != 0 {

@@ -158,6 +158,9 @@ func (a *Attempt) Learn(limits []llm.Limit) {
 func (r *Router) Do(ctx context.Context, ask Ask, purpose string, try func(context.Context, *Attempt) error) error {
 	d := r.Decide(ask)
 	if d.Hold != nil {
+		if ask.Requires != "" && r.member[ask.Requires] == nil { // waiting would not help
+			return &llm.Error{Kind: llm.BadRequest, Model: ask.Model, Message: fmt.Sprintf("there is no provider %q to require; see llm-runner models", ask.Requires)}
+		}
 		return busy(d)
 	}
 	var err error

@@ -165,6 +165,14 @@ func TestWithoutAFallbackTheCallerIsToldWhenToComeBack(t *testing.T) {
 	}
 }
 
+func TestRequiringAProviderThatDoesNotExistIsNoReasonToWait(t *testing.T) {
+	h := newHouse(t, cloudTable, Member{Name: "home", Provider: says("home")})
+	_, err := llm.Collect(h.Stream(context.Background(), llm.Request{Requires: "davas"}))
+	if llm.KindOf(err) != llm.BadRequest || !strings.Contains(err.Error(), `no provider "davas"`) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestABrokenStreamIsNeverFinishedElsewhere(t *testing.T) {
 	groq := &answers{events: []llm.Event{{Text: "half"}}, err: &llm.Error{Kind: llm.Unavailable, Message: "reset", Started: true}}
 	h := newHouse(t, cloudTable, Member{Name: "groq", Cloud: true, Provider: groq}, Member{Name: "home", Provider: says("home")})

@@ -52,7 +52,7 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("timeout: %s is negative", c.Timeout))
 	}
 	if _, err := c.load(); err != nil {
-		errs = append(errs, fmt.Errorf("path: %w", err))
+		errs = append(errs, fmt.Errorf("url: %w", err))
 	}
 	return errors.Join(errs...)
 }
