@@ -9,13 +9,11 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
@@ -73,18 +71,13 @@ func New(c Config) *Provider {
 // CloseIdle closes connections that nobody uses.
 func (p *Provider) CloseIdle() { p.client.CloseIdle() }
 
-// Stream asks for a message, always streamed. Its first Event has the Limits of the response's headers.
-//
-// The thinking of earlier turns goes back with its signatures. Where the API refuses them, because they are another model's
-// (or, from Opus 5.5 on, another conversation's), the request is sent once more without: a refused request costs nothing.
+// Stream asks for a message, always streamed. Its first Event has the Limits of the response's headers. The thinking of
+// earlier turns goes back with its signatures, which must be this model's own.
 func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
 	return func(yield func(llm.Event, error) bool) {
 		started := false
 		fail := func(err error) { yield(llm.Event{}, p.failure(err, req.Model, started)) }
-		resp, err := p.open(ctx, req, false)
-		if err != nil && foreign(err, req) {
-			resp, err = p.open(ctx, req, true)
-		}
+		resp, err := p.open(ctx, req)
 		if err != nil {
 			fail(err)
 			return
@@ -107,8 +100,8 @@ func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Ev
 }
 
 // open sends req and returns the response of an answer.
-func (p *Provider) open(ctx context.Context, req llm.Request, unsigned bool) (*http.Response, error) {
-	body, err := encode(req, unsigned)
+func (p *Provider) open(ctx context.Context, req llm.Request) (*http.Response, error) {
+	body, err := encode(req)
 	if err != nil {
 		return nil, &llm.Error{Kind: llm.BadRequest, Message: "the request cannot be written: " + err.Error(), Err: err}
 	}
@@ -125,23 +118,6 @@ func (p *Provider) do(ctx context.Context, path string, header http.Header, body
 		return nil, refusal(resp.StatusCode, resp.Header, upstream.ErrorBody(resp), time.Now())
 	}
 	return resp, nil
-}
-
-// foreign says that a request was refused for the thinking of earlier turns that it carries: "Invalid `signature` in
-// `thinking` block", "`thinking` or `redacted_thinking` blocks in the latest assistant message cannot be modified".
-func foreign(err error, req llm.Request) bool {
-	var e *llm.Error
-	if !errors.As(err, &e) || e.Kind != llm.BadRequest || !strings.Contains(e.Message, "thinking` block") && !strings.Contains(e.Message, "signature") {
-		return false
-	}
-	for _, m := range req.Messages {
-		for _, part := range m.Parts {
-			if part.Thinking != nil && (part.Thinking.Signature != "" || part.Thinking.Redacted != "") {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // read turns the body of an answer into events. It is a stream of server-sent events, or, from servers that do not stream,

@@ -80,29 +80,6 @@ func TestLimitsComeFirstAndNameTheModel(t *testing.T) {
 	}
 }
 
-func TestForeignSignaturesAreLeftOutOnce(t *testing.T) {
-	refused := 0
-	p := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		if strings.Contains(string(body), "foreign") {
-			refused++
-			w.WriteHeader(http.StatusBadRequest)
-			_, _ = io.WriteString(w, `{"type":"error","error":{"type":"invalid_request_error","message":"messages.1.content.0: Invalid `+"`signature` in `thinking`"+` block"}}`)
-			return
-		}
-		_, _ = io.WriteString(w, `{"type":"message","content":[{"type":"text","text":"fine"}],"stop_reason":"end_turn"}`)
-	})
-	req := ask("and?")
-	req.Messages = append([]llm.Message{llm.Says(llm.User, "q"), {Role: llm.Assistant, Parts: []llm.Part{{Thinking: &llm.Thinking{Text: "t", Signature: "foreign"}}, {Text: "x"}}}}, req.Messages...)
-	if a, err := llm.Collect(p.Stream(t.Context(), req)); err != nil || a.Message.Text() != "fine" || refused != 1 {
-		t.Errorf("got %q, %v after %d refusals", a.Message.Text(), err, refused)
-	}
-	req = ask("foreign") // nothing to leave out
-	if _, err := llm.Collect(p.Stream(t.Context(), req)); llm.KindOf(err) != llm.BadRequest || refused != 2 {
-		t.Errorf("got %v after %d refusals", err, refused)
-	}
-}
-
 func TestModelsOfAllPages(t *testing.T) {
 	p := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Anthropic-Version") != anthropic.Version || r.Header.Get("X-Api-Key") != providertest.Key {

@@ -89,16 +89,14 @@ type format struct {
 //   - a schema becomes output_config.format (structured outputs, no beta header), cut to the supported keywords; models
 //     before 4.5, and any request for "some JSON object", get an instruction instead, other vendors' models get both;
 //   - a forced tool becomes an instruction where the model always thinks.
-//
-// unsigned leaves all thinking of earlier turns out: it may be another model's, whose signatures are refused.
-func encode(req llm.Request, unsigned bool) ([]byte, error) {
+func encode(req llm.Request) ([]byte, error) {
 	can := able(req.Model)
 	out := request{Model: req.Model, MaxTokens: req.MaxTokens, Stream: true}
 	if out.MaxTokens <= 0 {
 		out.MaxTokens = can.tokens
 	}
 	var system []string
-	out.Messages, system = conversation(req.Messages, unsigned)
+	out.Messages, system = conversation(req.Messages)
 	for _, s := range req.Stop {
 		if strings.TrimSpace(s) != "" { // refused: "each stop sequence must contain non-whitespace"
 			out.Stop = append(out.Stop, s)
@@ -233,7 +231,7 @@ func instruction(f *llm.Format) string {
 
 // conversation turns messages into the API's alternating turns: system texts apart, consecutive turns of one side merged,
 // tool results first in theirs (the API demands it), empty texts and empty turns left out (it refuses them).
-func conversation(messages []llm.Message, unsigned bool) (turns []message, system []string) {
+func conversation(messages []llm.Message) (turns []message, system []string) {
 	for _, m := range messages {
 		if m.Role == llm.System {
 			if t := m.Text(); strings.TrimSpace(t) != "" {
@@ -245,7 +243,7 @@ func conversation(messages []llm.Message, unsigned bool) (turns []message, syste
 		if m.Role == llm.Assistant {
 			role = "assistant"
 		}
-		blocks := blocks(m.Parts, unsigned)
+		blocks := blocks(m.Parts)
 		if len(blocks) == 0 {
 			continue
 		}
@@ -283,13 +281,12 @@ func rank(b block, first string) int {
 	return 1
 }
 
-func blocks(parts []llm.Part, unsigned bool) []block {
+func blocks(parts []llm.Part) []block {
 	var out []block
 	for _, p := range parts {
 		switch {
 		case p.Thinking != nil:
 			switch t := p.Thinking; {
-			case unsigned:
 			case t.Redacted != "":
 				out = append(out, block{Type: "redacted_thinking", Data: t.Redacted})
 			case t.Signature != "": // without one it is another model's, and refused

@@ -78,7 +78,7 @@ func TestEncode(t *testing.T) {
 			`{"model":"claude-sonnet-5","max_tokens":16384,"tools":[{"name":"f","strict":true,"input_schema":{"type":"object","additionalProperties":false,"properties":{"n":{"type":"integer","description":"{minimum: 1}"}}}}],` + hi + `}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := encode(tt.req, false)
+			got, err := encode(tt.req)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -92,7 +92,6 @@ func TestConversation(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		messages []llm.Message
-		unsigned bool
 		turns    string
 		system   []string
 	}{
@@ -107,7 +106,7 @@ func TestConversation(t *testing.T) {
 		}, turns: `[{"role":"user","content":[{"type":"text","text":"q"}]},
 			{"role":"assistant","content":[{"type":"tool_use","id":"call_1_x","name":"f","input":{"a":1}},{"type":"tool_use","id":"b","name":"g","input":{"INVALID_JSON":"not JSON"}}]},
 			{"role":"user","content":[{"type":"tool_result","tool_use_id":"call_1_x","content":"r"},{"type":"tool_result","tool_use_id":"b","content":"no","is_error":true},{"type":"text","text":"so?"}]}]`},
-		{name: "thinking goes back first, unsigned thinking not at all", messages: []llm.Message{
+		{name: "thinking goes back first, thinking without a signature not at all", messages: []llm.Message{
 			llm.Says(llm.User, "q"),
 			{Role: llm.Assistant, Parts: []llm.Part{text("x"), {Thinking: &llm.Thinking{Text: "t", Signature: "s"}}, {Thinking: &llm.Thinking{Redacted: "r"}}, {Thinking: &llm.Thinking{Text: "unsigned"}}}},
 			llm.Says(llm.User, "q2"),
@@ -119,16 +118,13 @@ func TestConversation(t *testing.T) {
 			llm.Says(llm.User, "q"),
 		}, turns: `[{"role":"assistant","content":[{"type":"thinking","thinking":"","signature":"s"},{"type":"text","text":"x"},{"type":"thinking","thinking":"t","signature":"u"}]},
 			{"role":"user","content":[{"type":"text","text":"q"}]}]`},
-		{name: "without any thinking", unsigned: true, messages: []llm.Message{
-			{Role: llm.Assistant, Parts: []llm.Part{{Thinking: &llm.Thinking{Text: "t", Signature: "s"}}, {Thinking: &llm.Thinking{Redacted: "r"}}, text("x ")}},
-		}, turns: `[{"role":"assistant","content":[{"type":"text","text":"x"}]}]`},
 		{name: "images", messages: []llm.Message{{Role: llm.User, Parts: []llm.Part{
 			{Image: &llm.Image{MIME: "image/webp", Data: []byte("abc")}}, {Image: &llm.Image{Data: []byte("\x89PNG\r\n\x1a\n")}}, {Image: &llm.Image{URL: "https://example.org/a.png"}},
 		}}}, turns: `[{"role":"user","content":[{"type":"image","source":{"type":"base64","media_type":"image/webp","data":"YWJj"}},
 			{"type":"image","source":{"type":"base64","media_type":"image/png","data":"iVBORw0KGgo="}},{"type":"image","source":{"type":"url","url":"https://example.org/a.png"}}]}]`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			turns, system := conversation(tt.messages, tt.unsigned)
+			turns, system := conversation(tt.messages)
 			got, err := json.Marshal(turns)
 			if err != nil {
 				t.Fatal(err)
