@@ -114,7 +114,7 @@ func TestBadRequestsSayWhatIsWrong(t *testing.T) {
 		{path: chat, body: `{"messages":[{"role":"user","content":"x"}],"modalities":["text","audio"]}`, status: 400, says: "modalities: "},
 		{path: "/v1/embeddings", body: `{"input":"x"}`, status: 400, says: "makes no embeddings"},
 		{path: "/v1/completions", body: `{}`, status: 404, says: "there is no POST /v1/completions"},
-		{path: chat, body: `{"messages":[{"role":"user","content":"x"}]}`, status: 503, says: "there is no provider", header: []string{"X-Runner-Requires", "nobody"}},
+		{path: chat, body: `{"messages":[{"role":"user","content":"x"}]}`, status: 400, says: "there is no provider", header: []string{"X-Runner-Requires", "nobody"}},
 	} {
 		if c.header != nil && c.header[0] == "X-Runner-Requires" {
 			c.body = strings.Replace(c.body, `{`, `{"model":"up",`, 1)
