@@ -201,11 +201,12 @@ func examineProvider(ctx context.Context, c *Config, m route.Member) Finding {
 	return f
 }
 
-// missingModels returns the models that routes expect of a provider and that it does not offer. Ollama adds :latest.
+// missingModels returns the models that routes expect of a provider and that it does not offer. To Ollama
+// "x" and "x:latest" are one.
 func missingModels(c *Config, provider string, models []llm.ModelInfo) []string {
 	has := map[string]bool{}
 	for _, m := range models {
-		has[m.Name], has[strings.TrimSuffix(m.Name, ":latest")] = true, true
+		has[m.Name], has[m.Name+":latest"] = true, true
 	}
 	var missing []string
 	add := func(p, model string) {

@@ -92,7 +92,7 @@ const (
 // pure look-up; Decide calls it for the targets it considers.
 func Decide(t *Table, ask Ask, ready func(Target) Readiness) Decision {
 	d := Decision{Model: ask.Model}
-	row, known := t.Models[ask.Model]
+	row, known := t.row(ask.Model)
 	switch {
 	case known:
 		d.Rule, d.Why, row.Target = t.pick(ask, row)
@@ -126,6 +126,15 @@ func Decide(t *Table, ask Ask, ready func(Target) Readiness) Decision {
 	}
 	t.settle(&d, row, ready)
 	return d
+}
+
+// row looks a name up. To Ollama "x" and "x:latest" are one name, so they are here.
+func (t *Table) row(name string) (Entry, bool) {
+	e, ok := t.Models[name]
+	if short, latest := strings.CutSuffix(name, ":latest"); !ok && latest {
+		e, ok = t.Models[short]
+	}
+	return e, ok
 }
 
 // pick chooses a known row's own target.

@@ -52,6 +52,7 @@ func TestDecideIsTheDecisionTree(t *testing.T) {
 		{"cloud without room", Ask{Model: "llama-70b"}, map[string]Readiness{"groq": spent(soon)}, "groq/llama-3.3-70b-versatile", RuleCloud, "all 30 requests/minute used up", soon},
 		{"cloud in project mode", Ask{Model: "llama-70b", Project: true}, nil, "groq/llama-3.3-70b-versatile", RuleCloud, "", time.Time{}},
 		{"gemma4", Ask{Model: "gemma4"}, nil, "davas/gemma4:27b", RuleRequires, "", time.Time{}},
+		{"gemma4 as Ollama writes it", Ask{Model: "gemma4:latest"}, nil, "davas/gemma4:27b", RuleRequires, "", time.Time{}},
 		{"gemma4, davas down", Ask{Model: "gemma4"}, map[string]Readiness{"davas": down}, "davas/gemma4:27b", RuleRequires, "davas is down", time.Time{}},
 		{"local", Ask{Model: "qwen2.5:14b"}, nil, "contabo/qwen2.5:14b", RuleLocal, "", time.Time{}},
 		{"local in project mode", Ask{Model: "qwen2.5:14b", Project: true}, nil, "davas/gemma4:27b", RuleProject, "", time.Time{}},

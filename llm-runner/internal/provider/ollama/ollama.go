@@ -205,7 +205,8 @@ func (p *Provider) Models(ctx context.Context) ([]llm.ModelInfo, error) {
 	out := make([]llm.ModelInfo, 0, len(in.Models))
 	for _, m := range in.Models {
 		out = append(out, llm.ModelInfo{
-			Name: m.Name, Bytes: m.Size, Context: m.Details.Context,
+			// "x:latest" and "x" are one model to Ollama; people write the short name.
+			Name: strings.TrimSuffix(m.Name, ":latest"), Bytes: m.Size, Context: m.Details.Context,
 			Embeds: embeds(m.Name, append(m.Details.Families, m.Details.Family), m.Capabilities),
 		})
 	}
