@@ -150,7 +150,7 @@ func examineDatabase(ctx context.Context, c *Config) Finding {
 	}
 	defer d.Close()
 	if err := d.Check(ctx); err != nil {
-		return Finding{"database", "wrong", err.Error(), "stop the server and put back the newest copy beside the file (" + filepath.Base(d.Path()) + ".before-*)"}
+		return Finding{"database", "wrong", err.Error(), "stop the server and llm-runner restore your newest snapshot, or a copy beside the file (" + filepath.Base(d.Path()) + ".before-*)"}
 	}
 	return Finding{What: "database", Status: "ok", Text: d.Path()}
 }

@@ -8,11 +8,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"home.arpa/lab/llm-runner/internal/db"
 )
 
 func TestMain(m *testing.M) {
@@ -23,6 +26,8 @@ func TestMain(m *testing.M) {
 //
 //	free NAME            puts a free loopback port into $NAME
 //	await URL            waits until the URL answers 200
+//	truncate FILE BYTES  cuts a file off
+//	schema FILE COPY N   copies a database and says that schema N made it
 //	http METHOD URL [FILE]  sends a request (FILE is the body); stdout is the status, the X-Runner headers and the body
 func TestScripts(t *testing.T) {
 	example, err := filepath.Abs("runner.example.yaml")
@@ -63,6 +68,19 @@ func TestScripts(t *testing.T) {
 				}
 			},
 			"http": request,
+			"truncate": func(ts *testscript.TestScript, _ bool, args []string) {
+				size, err := strconv.ParseInt(args[1], 10, 64)
+				ts.Check(err)
+				ts.Check(os.Truncate(ts.MkAbs(args[0]), size))
+			},
+			"schema": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(ts.ReadFile(args[0])), 0o600))
+				d, err := db.Open(context.Background(), ts.MkAbs(args[1]))
+				ts.Check(err)
+				_, err = d.Writer().Exec("PRAGMA user_version = " + args[2])
+				ts.Check(err)
+				ts.Check(d.Close())
+			},
 		},
 	})
 }

@@ -34,10 +34,13 @@ type DB struct {
 // Open opens or creates the database file at path and runs the migrations it lacks. Before the first of them a copy of
 // an existing database is written beside it (see DB.Backup). A file made by a newer program is refused untouched.
 func Open(ctx context.Context, path string) (*DB, error) {
-	existed := false
-	if st, err := os.Stat(path); err == nil && st.Size() > 0 {
-		existed = true
-	}
+	tidy(path)
+	st, err := os.Stat(path)
+	return openFile(ctx, path, err == nil && st.Size() > 0)
+}
+
+// openFile is Open; keep says whether to copy the database before it is migrated.
+func openFile(ctx context.Context, path string, keep bool) (*DB, error) {
 	// WAL with synchronous=NORMAL: a commit survives the death of the process (kill -9) without an fsync each; after a
 	// power cut the last commits may be gone but the file is whole (sqlite.org/pragma.html#pragma_synchronous).
 	w, err := open(path, 1, "&_pragma=journal_mode(wal)&_pragma=synchronous(normal)&_txlock=immediate")
@@ -45,7 +48,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return nil, err
 	}
 	d := &DB{path: path, w: w}
-	if err := d.migrate(ctx, existed); err != nil {
+	if err := d.migrate(ctx, keep); err != nil {
 		w.Close()
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
@@ -130,7 +133,7 @@ type migration struct {
 	sql     string
 }
 
-func (d *DB) migrate(ctx context.Context, existed bool) error {
+func (d *DB) migrate(ctx context.Context, keep bool) error {
 	all, err := load(migrations)
 	if err != nil {
 		return err
@@ -142,12 +145,12 @@ func (d *DB) migrate(ctx context.Context, existed bool) error {
 	newest := all[len(all)-1].version
 	if have > newest {
 		return fmt.Errorf("made by a newer version of this program (schema %d, this one knows %d): run that version, or "+
-			"start from the copy it left beside the file", have, newest)
+			"llm-runner restore the copy that it left beside the file", have, newest)
 	}
 	if have == newest {
 		return nil
 	}
-	if existed && have > 0 {
+	if keep && have > 0 {
 		d.Backup = fmt.Sprintf("%s.before-%04d-%s", d.path, newest, time.Now().UTC().Format("20060102T150405Z"))
 		if _, err := d.w.ExecContext(ctx, "VACUUM INTO ?", d.Backup); err != nil {
 			return fmt.Errorf("copy before migration to %s: %w", d.Backup, err)

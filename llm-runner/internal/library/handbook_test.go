@@ -40,6 +40,8 @@ func TestTheHandbookAnswers(t *testing.T) {
 		{"prometheus metrics", "books.md", "Prometheus metrics"},
 		{"How do I inject a fault?", "fakes.md", "Inject a fault"},
 		{"The address is already in use", "troubleshooting.md", "The address is already in use"},
+		{"How do I back up my data?", "troubleshooting.md", "Back up and restore"},
+		{"How do I restore a snapshot?", "commands.md", "restore"},
 		{"How do I back up and restore?", "troubleshooting.md", "Back up and restore"},
 		{"What is a hold?", "routing.md", "Holds"},
 		{"configuration.md", "configuration.md", "Configuration"},
