@@ -25,6 +25,7 @@ type app struct {
 	owner   *owner
 	db      *db.DB
 	ledger  *usage.Ledger
+	book    *quota.Book
 	library *library.Library
 	router  *route.Router
 	log     *slog.Logger
@@ -60,6 +61,9 @@ func (a *app) open(ctx context.Context, notify func(route.Change)) (err error) {
 	if a.ledger, err = usage.Open(ctx, a.db, c.Prices); err != nil {
 		return err
 	}
+	if a.book, err = quota.Open(ctx, a.db); err != nil {
+		return err
+	}
 	source, err := openVault(c)
 	if err != nil {
 		return err
@@ -72,7 +76,7 @@ func (a *app) open(ctx context.Context, notify func(route.Change)) (err error) {
 		return err
 	}
 	a.router = route.New(route.Config{Table: c.table(), Otherwise: route.Target{Provider: "vault", Model: "vault"},
-		Members: all, Ledger: a.ledger, Book: &quota.Book{}, Log: a.log, Notify: notify})
+		Members: all, Ledger: a.ledger, Book: a.book, Log: a.log, Notify: notify})
 	return nil
 }
 
@@ -107,11 +111,11 @@ func (a *app) connected() bool {
 	return false
 }
 
-// start runs the parts that work in the background until close: the ledger's writer always, and what else is handed in.
+// start runs the parts that work in the background until close: the writers of the ledger and of the rate limits always, and what else is handed in.
 func (a *app) start(parts ...func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	a.stop = cancel
-	for _, part := range append(parts, a.ledger.Run) {
+	for _, part := range append(parts, a.ledger.Run, a.book.Run) {
 		a.done.Go(func() {
 			if err := part(ctx); err != nil && !errors.Is(err, context.Canceled) {
 				a.log.Error("background work ended", "error", err)

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/quota"
 	"home.arpa/lab/llm-runner/internal/route"
 )
 
@@ -122,6 +123,9 @@ func (g *Gateway) embed(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// maxCounted is how much of a body is taken for text when its tokens are estimated: larger ones hold pictures, mostly.
+const maxCounted = 128 << 10
+
 // open reads the request and says whether there is something to answer; where there is not, the client has been told.
 func (c *call) open(w http.ResponseWriter) bool {
 	c.out = reply{w: w, control: http.NewResponseController(w), patience: c.gateway.Patience}
@@ -139,6 +143,7 @@ func (c *call) open(w http.ResponseWriter) bool {
 		return false
 	}
 	c.ask = route.Ask{Model: c.head.model, Requires: c.r.Header.Get("X-Runner-Requires")}
+	c.ask.Cost = quota.Cost{Input: quota.Tokens(min(len(c.body), maxCounted)), Output: c.head.maxTokens}
 	c.ask.Project, _ = strconv.ParseBool(c.r.Header.Get("X-Runner-Project"))
 	return true
 }

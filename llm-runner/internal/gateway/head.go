@@ -5,19 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 )
 
 // A head is what the gateway must know of a request's body; the rest is the upstream's business. Where a key stands
 // twice the last one counts, as in encoding/json and in every provider's parser we know.
 type head struct {
-	model   string // "" none named
-	stream  bool
-	usage   bool // a stream's usage is asked for (stream_options.include_usage)
-	modelAt span // the value of model
-	models  int  // how often model stands there
-	options span // the value of stream_options
-	empty   bool // the body is {}
-	open    int  // offset behind the opening brace
+	model  string // "" none named
+	stream bool
+	// maxTokens is how long the answer may get; 0 not said, or not as a number.
+	maxTokens int64
+	usage     bool // a stream's usage is asked for (stream_options.include_usage)
+	modelAt   span // the value of model
+	models    int  // how often model stands there
+	options   span // the value of stream_options
+	empty     bool // the body is {}
+	open      int  // offset behind the opening brace
 }
 
 // maxModelName bounds what is written into the ledger and headers. The longest names in use have about 100 bytes.
@@ -48,6 +51,9 @@ func readHead(body []byte) (head, error) {
 			streamAt = c.value()
 		case named(key, "stream_options"):
 			h.options = c.value()
+		case named(key, "max_tokens"), named(key, "max_completion_tokens"):
+			h.maxTokens, _ = strconv.ParseInt(string(c.value().of(body)), 10, 32)
+			h.maxTokens = max(h.maxTokens, 0)
 		default:
 			c.value()
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+	_ "time/tzdata" // NextPacificDay, on machines without time zones too
 )
 
 // A Kind says what went wrong with a request, as far as the one who sent it must care.
@@ -86,6 +87,42 @@ type Limit struct {
 	Exhausted bool      `json:"exhausted,omitempty"` // the provider refused because of this one
 	// Model is set where the limit is of one model; "" where it is shared by the whole account.
 	Model string `json:"model,omitempty"`
+
+	Refill Refill   `json:"-"` // how room comes back
+	Counts Counting `json:"-"` // what of a request's tokens it counts
+}
+
+// A Refill says how the room of a limit comes back. The provider's package knows it; the zero value is Window.
+type Refill uint8
+
+const (
+	Window     Refill = iota // all of it at Reset
+	Rolling                  // each use one window after it was made
+	Continuous               // little by little, at an even pace; Reset is when all of it is back
+	PacificDay               // all of it at midnight in California
+)
+
+// Counting says how a limit on tokens counts: the zero value is all input, and the output that was really made.
+type Counting uint8
+
+const (
+	SkipsCached Counting = 1 << iota // input that was read from the provider's cache does not count
+	TakesMax                         // the tokens that an answer may have are taken when the request is sent
+	Repeats                          // shows whichever other limit is tightest: nothing is counted by it
+)
+
+var california = func() *time.Location {
+	loc, err := time.LoadLocation("America/Los_Angeles")
+	if err != nil {
+		panic(err) // time/tzdata is linked in
+	}
+	return loc
+}()
+
+// NextPacificDay returns the end of the day in California that t is in, in UTC. Such a day has 23, 24 or 25 hours.
+func NextPacificDay(t time.Time) time.Time {
+	y, m, d := t.In(california).Date()
+	return time.Date(y, m, d+1, 0, 0, 0, 0, california).UTC()
 }
 
 // Dimensions of a Limit.

@@ -1,4 +1,5 @@
-// Package quota remembers what providers told of their rate limits, and says whether there is room for one more request.
+// Package quota admits requests by what is known of the providers' rate limits. Limits are learned: from the headers of
+// answers, from refusals, and by counting what was sent. It knows no dialect; llm.Limit says what kind of limit one is.
 package quota
 
 import (
@@ -7,24 +8,39 @@ import (
 	"sync"
 	"time"
 
+	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/llm"
 )
 
-// A Book holds the limits of all providers. The zero value is ready and knows none.
+// A Book holds the limits of all providers. The zero value is ready, knows none, and keeps nothing on disk. It is safe for
+// concurrent use.
 type Book struct {
 	mu       sync.Mutex
-	limits   map[key]llm.Limit
+	clock    clock
+	accounts map[string][]*bucket // by provider
+	lanes    map[target]*lane
 	refusals map[target]refusal
+	seq      uint64
+	db       *db.DB // nil: nothing is kept
 }
-
-type key struct{ provider, model, dimension string }
 
 type target struct{ provider, model string }
 
-// A refusal is a provider's "not now" that named no dimension with a reset.
+// A lane is what requests for one model pass through.
+type lane struct {
+	buckets []*bucket // of the model and of the whole account
+	output  float64   // tokens of an answer, as large as they get lately
+	factor  float64   // input tokens by their estimate, as large as it gets lately; 0 unknown
+}
+
+// maxLanes bounds what is remembered of models: callers may make names up.
+const maxLanes = 4096
+
+// A refusal is a provider's "not now" that named no dimension.
 type refusal struct {
-	until time.Time
-	count int // in a row, for the backoff where no time is told
+	until int64     // steady
+	told  time.Time // until by the wall clock of the time, so that everybody hears the same
+	count int       // in a row, for the backoff where no time is told
 	kind  llm.Kind
 	text  string
 }
@@ -38,25 +54,95 @@ type Room struct {
 	Until     time.Time // UTC, never zero when not OK
 }
 
-// Learn takes the limits that a response or a refusal told. One without a Model is of the provider's whole account.
-func (b *Book) Learn(provider string, limits []llm.Limit) {
+// A Standing is a limit as it is now, and when it is used up if use goes on as it did of late; nil where it is not, or
+// where room comes back first.
+type Standing struct {
+	llm.Limit
+	ExhaustedAt *time.Time `json:"exhausted_at"`
+}
+
+// steady returns the steady time of a reading.
+func (b *Book) steady(now time.Time) int64 {
+	t, moved := b.clock.at(now)
+	if moved < 0 { // a clock that was far ahead: what was counted by it goes back with it
+		for _, all := range b.accounts {
+			for _, x := range all {
+				x.move(moved)
+			}
+		}
+		for k, r := range b.refusals {
+			r.until += moved
+			b.refusals[k] = r
+		}
+	}
+	return t
+}
+
+// lane returns the lane of a model; it is not remembered for providers that have told of no limit.
+func (b *Book) lane(provider, model string) *lane {
+	k := target{provider, model}
+	if l := b.lanes[k]; l != nil {
+		return l
+	}
+	l := &lane{}
+	if len(b.accounts[provider]) == 0 {
+		return l
+	}
+	for _, x := range b.accounts[provider] {
+		if x.model == model || x.model == "" {
+			l.buckets = append(l.buckets, x)
+		}
+	}
+	if b.lanes == nil || len(b.lanes) >= maxLanes {
+		b.lanes = map[target]*lane{}
+	}
+	b.lanes[k] = l
+	return l
+}
+
+// bucket returns the bucket of a limit, a new one where it is not known yet.
+func (b *Book) bucket(provider, model, dimension string) *bucket {
+	for _, x := range b.accounts[provider] {
+		if x.model == model && x.dimension == dimension {
+			return x
+		}
+	}
+	x := newBucket(provider, model, dimension)
+	b.add(x)
+	return x
+}
+
+func (b *Book) add(x *bucket) {
+	if b.accounts == nil {
+		b.accounts = map[string][]*bucket{}
+	}
+	b.accounts[x.provider] = append(b.accounts[x.provider], x)
+	for k, l := range b.lanes {
+		if k.provider == x.provider && (x.model == "" || x.model == k.model) {
+			l.buckets = append(l.buckets, x)
+		}
+	}
+}
+
+// Learn takes limits that a provider told. One without a Model is of the provider's whole account.
+func (b *Book) Learn(provider string, limits []llm.Limit, now time.Time) {
 	if len(limits) == 0 {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.limits == nil {
-		b.limits = map[key]llm.Limit{}
-	}
+	b.learn(provider, limits, b.steady(now), now, 0)
+}
+
+func (b *Book) learn(provider string, limits []llm.Limit, t int64, now time.Time, seq uint64) {
 	for _, l := range limits {
-		k := key{provider, l.Model, l.Dimension}
-		if old, ok := b.limits[k]; ok {
-			// A refusal often names one number only; what is already known of the rest stays.
-			if _, known := l.Max.Get(); !known {
-				l.Max = old.Max
-			}
+		x := b.bucket(provider, l.Model, l.Dimension)
+		x.refresh(t)
+		wait := time.Duration(-1)
+		if !l.Reset.IsZero() {
+			wait = max(0, l.Reset.Sub(now.Round(0)))
 		}
-		b.limits[k] = l
+		x.learn(t, l, wait, seq)
 	}
 }
 
@@ -67,65 +153,96 @@ func (b *Book) Succeeded(provider, model string) {
 	delete(b.refusals, target{provider, model})
 }
 
-// Refused takes a refusal of kind Quota or Overload and returns when to come back. Where the provider told no time, the
-// wait doubles with each refusal in a row, from 2 seconds up to 2 minutes.
+// Refused takes a refusal of kind Quota or Overload and returns when to come back: when the limits that it names have room
+// again, else the time it told. Where the provider told no time, the wait doubles with each refusal in a row, from 2
+// seconds up to 2 minutes.
 func (b *Book) Refused(provider, model string, e *llm.Error, now time.Time) time.Time {
-	b.Learn(provider, e.Limits)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	t := b.steady(now)
+	b.learn(provider, e.Limits, t, now, 0)
+	wall := func(at int64) time.Time { return now.Add(time.Duration(at - t)).UTC() }
+	if e.Kind == llm.Quota {
+		var latest int64
+		for _, l := range e.Limits {
+			if l.Exhausted && l.Dimension != llm.Overall {
+				latest = max(latest, b.bucket(provider, l.Model, l.Dimension).when(t, 1))
+			}
+		}
+		if latest > t {
+			return wall(latest)
+		}
+	}
 	if b.refusals == nil {
 		b.refusals = map[target]refusal{}
 	}
 	k := target{provider, model}
 	r := b.refusals[k]
-	r.kind, r.text, r.until = e.Kind, e.Message, e.Until
-	if !r.until.After(now) {
-		r.until = now.Add(min(2*time.Second<<min(r.count, 6), 2*time.Minute))
+	r.kind, r.text, r.until = e.Kind, e.Message, 0
+	if !e.Until.IsZero() {
+		r.until = t + int64(e.Until.Sub(now.Round(0)))
+	}
+	if r.until <= t {
+		r.until = t + int64(min(2*time.Second<<min(r.count, 6), 2*time.Minute))
 	}
 	r.count++
+	r.told = wall(r.until)
 	b.refusals[k] = r
-	return r.until
+	return r.told
 }
 
-// Room says whether there is room at now. Of several exhausted dimensions the one that comes back last decides.
+// Room says whether there is room for any request at now. Of several exhausted dimensions the one that comes back last
+// decides.
 func (b *Book) Room(provider, model string, now time.Time) Room {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	room := Room{OK: true}
-	if r, ok := b.refusals[target{provider, model}]; ok && r.until.After(now) {
-		room = Room{Kind: r.kind, Reason: r.text, Until: r.until.UTC()}
-	}
-	for k, l := range b.limits {
-		if k.provider != provider || (k.model != model && k.model != "") || !exhausted(l, now) || !l.Reset.After(room.Until) {
-			continue
+	t := b.steady(now)
+	at, last := t, (*bucket)(nil)
+	for _, x := range b.lane(provider, model).buckets {
+		x.refresh(t)
+		if !x.fits(1) {
+			if w := x.when(t, 1); last == nil || w > at {
+				at, last = w, x
+			}
 		}
-		room = Room{Kind: llm.Quota, Dimension: l.Dimension, Until: l.Reset.UTC(), Reason: l.Dimension + " used up"}
-		if n, ok := l.Max.Get(); ok {
-			room.Reason = fmt.Sprintf("all %d %s used up", n, l.Dimension)
+	}
+	return b.room(target{provider, model}, last, at, t, now)
+}
+
+// room makes a Room of the bucket that comes back last, which may be nil, and what is known besides.
+func (b *Book) room(k target, last *bucket, at, t int64, now time.Time) Room {
+	if r, ok := b.refusals[k]; ok && r.until > t && (last == nil || r.until >= at) {
+		room := Room{Kind: r.kind, Reason: r.text, Until: now.Add(time.Duration(r.until - t)).UTC()}
+		if room.Until.Sub(r.told).Abs() < time.Second { // but for a clock that was set
+			room.Until = r.told
+		}
+		return room
+	}
+	if last == nil {
+		return Room{OK: true}
+	}
+	room := Room{Kind: llm.Quota, Dimension: last.dimension, Until: now.Add(time.Duration(at - t)).UTC(), Reason: last.dimension + " used up"}
+	if last.dimension == llm.Overall {
+		room.Reason = "its rate limit is used up"
+	}
+	if last.known {
+		room.Reason = fmt.Sprintf("all %d %s used up", last.most, last.dimension)
+		if left := last.most - int64(last.used); left > 0 && last.closed == 0 {
+			room.Reason = fmt.Sprintf("%d of %d %s left, and this needs more", left, last.most, last.dimension)
 		}
 	}
 	return room
 }
 
-func exhausted(l llm.Limit, now time.Time) bool {
-	left, known := l.Remaining.Get()
-	return l.Reset.After(now) && (l.Exhausted || known && left <= 0)
-}
-
-// Standings returns the limits of a provider as they stand now, by model and dimension. A limit whose reset has passed has all its room
-// back.
-func (b *Book) Standings(provider string, now time.Time) []llm.Limit {
+// Standings returns the limits of a provider as they stand now, by model and dimension.
+func (b *Book) Standings(provider string, now time.Time) []Standing {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	all := []llm.Limit{}
-	for k, l := range b.limits {
-		if k.provider != provider {
-			continue
-		}
-		if !l.Reset.IsZero() && !l.Reset.After(now) {
-			l.Remaining, l.Exhausted = l.Max, false
-		}
-		all = append(all, l)
+	t := b.steady(now)
+	all := []Standing{}
+	for _, x := range b.accounts[provider] {
+		x.refresh(t)
+		all = append(all, x.standing(t, now))
 	}
 	sort.Slice(all, func(i, j int) bool {
 		if all[i].Model != all[j].Model {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/quota"
 )
 
 // A Target is a model on a provider.
@@ -39,6 +40,9 @@ type Ask struct {
 	Model    string // "" none named
 	Project  bool   // project mode
 	Requires string // a provider that must answer; "" any
+	// Cost is what the request is expected to use of rate limits; the zero value is one request of unknown size. It does
+	// not change who answers.
+	Cost quota.Cost
 }
 
 // A Readiness says whether a target can answer now, and if not, why and until when (zero: nobody knows).

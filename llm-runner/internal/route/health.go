@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/quota"
 )
 
 // A Status says what is known of a provider.
@@ -297,7 +298,7 @@ type Report struct {
 	Active  int // requests under way
 	Waiting int // requests in line
 	Models  []llm.ModelInfo
-	Quota   []llm.Limit
+	Quota   []quota.Standing
 }
 
 // Reports returns what is known of every provider, in the order of configuration; machines that nobody configured only

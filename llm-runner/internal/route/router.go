@@ -122,6 +122,7 @@ type Attempt struct {
 	finished bool
 	router   *Router
 	kind     string
+	room     *quota.Reservation
 }
 
 // Kind is the configured kind of the attempt's provider.
@@ -149,11 +150,11 @@ func (a *Attempt) Finished() { a.finished = true }
 
 // Learn reports what a response told of rate limits.
 func (a *Attempt) Learn(limits []llm.Limit) {
-	a.router.book.Learn(a.Target.Provider, limits)
+	a.room.Learn(limits, time.Now())
 }
 
 // Do decides and calls try for one target after another, until one has begun to answer or cannot be replaced. Around
-// each call stand: a place in the provider's line, a ledger row on disk before, its completion after. Errors of kind
+// each call stand: a place in the provider's line, room taken from its rate limits, a ledger row on disk before, its completion after. Errors of kind
 // Quota, Overload and Unavailable before the first byte come back as *llm.BusyError unless a named fallback answers.
 func (r *Router) Do(ctx context.Context, ask Ask, purpose string, try func(context.Context, *Attempt) error) error {
 	d := r.Decide(ask)
@@ -202,15 +203,21 @@ func (r *Router) attempt(ctx context.Context, a *Attempt, ask Ask, purpose strin
 	}
 	defer m.leave()
 	a.Provider, a.kind = m.Provider, m.Kind
+	var room quota.Room
+	if a.room, room = r.book.Reserve(m.Name, a.Target.Model, ask.Cost, time.Now()); !room.OK {
+		return &llm.BusyError{Provider: m.Name, Model: a.Target.Model, Kind: room.Kind, Until: room.Until, Reason: m.Name + ": " + room.Reason}
+	}
 	row, err := r.ledger.Begin(ctx, usage.Start{Purpose: purpose, Asked: ask.Model, Rule: a.Decision.Rule,
 		Provider: a.Target.Provider, Model: a.Target.Model})
 	if err != nil {
+		a.room.Release(time.Now())
 		return &llm.Error{Kind: llm.Cancelled, Provider: m.Name, Message: "no ledger row", Err: err}
 	}
 	a.row = row
 	ended := false
 	defer func() {
 		if !ended { // try panicked
+			a.room.Settle(a.usage, nil, time.Now())
 			row.Close(usage.End{Outcome: usage.Failed, Err: errors.New("internal fault"), Total: time.Since(row.At)})
 		}
 	}()
@@ -219,7 +226,7 @@ func (r *Router) attempt(ctx context.Context, a *Attempt, ask Ask, purpose strin
 	return r.conclude(ctx, m, a, err)
 }
 
-// conclude completes the ledger row, lets quota and health learn from the outcome, and turns a refusal that will pass
+// conclude settles what was reserved, completes the ledger row, lets quota and health learn from the outcome, and turns a refusal that will pass
 // into a *llm.BusyError.
 func (r *Router) conclude(ctx context.Context, m *member, a *Attempt, err error) error {
 	end := usage.End{Outcome: usage.OK, Err: err, Usage: a.usage, Total: time.Since(a.row.At)}
@@ -228,6 +235,11 @@ func (r *Router) conclude(ctx context.Context, m *member, a *Attempt, err error)
 	}
 	var e *llm.Error
 	errors.As(err, &e)
+	if e != nil && !a.started && uncounted(e.Kind) {
+		a.room.Release(time.Now())
+	} else {
+		a.room.Settle(a.usage, nil, time.Now())
+	}
 	switch {
 	case err == nil && !a.finished, err != nil && (llm.KindOf(err) == llm.Cancelled || ctx.Err() != nil):
 		end.Outcome = usage.Cancelled
@@ -253,10 +265,20 @@ func (r *Router) conclude(ctx context.Context, m *member, a *Attempt, err error)
 	return err
 }
 
+// uncounted says that a provider that refuses so has not counted the request. What fails otherwise counts (Gemini: 400 and
+// 500 "count against quota").
+func uncounted(k llm.Kind) bool {
+	switch k {
+	case llm.Quota, llm.Overload, llm.Auth, llm.Spend, llm.NotFound:
+		return true
+	}
+	return false
+}
+
 // Stream implements llm.Provider. The first Event carries the Route.
 func (r *Router) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
 	return func(yield func(llm.Event, error) bool) {
-		ask := Ask{Model: req.Model, Project: req.Project, Requires: req.Requires}
+		ask := Ask{Model: req.Model, Project: req.Project, Requires: req.Requires, Cost: costOf(&req)}
 		stopped := false
 		err := r.Do(ctx, ask, req.Purpose, func(ctx context.Context, a *Attempt) error {
 			upstream := req
@@ -298,7 +320,11 @@ func (r *Router) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Even
 
 // Embed implements llm.Embedder.
 func (r *Router) Embed(ctx context.Context, req llm.EmbedRequest) (out llm.Embeddings, err error) {
-	err = r.Do(ctx, Ask{Model: req.Model}, req.Purpose, func(ctx context.Context, a *Attempt) error {
+	cost := quota.Cost{}
+	for _, text := range req.Texts {
+		cost.Input += quota.Tokens(len(text))
+	}
+	err = r.Do(ctx, Ask{Model: req.Model, Cost: cost}, req.Purpose, func(ctx context.Context, a *Attempt) error {
 		e, ok := a.Provider.(llm.Embedder)
 		if !ok {
 			return &llm.Error{Kind: llm.BadRequest, Provider: a.Target.Provider, Message: "this provider makes no embeddings: name a model of one that does"}

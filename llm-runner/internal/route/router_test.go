@@ -237,6 +237,51 @@ func TestPlacesAreTakenInTurnAndGivenBack(t *testing.T) {
 	p.gate <- struct{}{}
 }
 
+func TestTheLastRequestOfAMinuteIsTakenOnce(t *testing.T) {
+	p := says("the last one")
+	p.gate = make(chan struct{})
+	h := newHouse(t, cloudTable, Member{Name: "groq", Cloud: true, Provider: p}, Member{Name: "home", Provider: says("home")})
+	reset := time.Now().Add(30 * time.Second)
+	h.book.Learn("groq", []llm.Limit{{Model: "llama", Dimension: llm.RequestsPerMinute, Max: llm.Known(30), Remaining: llm.Known(1), Reset: reset}}, time.Now())
+	done := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := ask(h, "lone")
+			done <- err
+		}()
+	}
+	err := <-done // the other one has what was left, and waits at the gate
+	var busy *llm.BusyError
+	if !errors.As(err, &busy) || busy.Kind != llm.Quota || busy.Until.Sub(reset).Abs() > time.Second {
+		t.Errorf("the second: %v", err)
+	}
+	p.gate <- struct{}{}
+	if err := <-done; err != nil {
+		t.Errorf("the first: %v", err)
+	}
+	if n := p.calls.Load(); n != 1 {
+		t.Errorf("the provider was asked %d times", n)
+	}
+	if a, err := ask(h, "big"); err != nil || a.Message.Text() != "home" {
+		t.Errorf("a fallback that is named answers: %+v, %v", a, err)
+	}
+	if got := h.rows(t); got != "groq/cloud/ok home/fallback/ok" {
+		t.Errorf("ledger: %s", got)
+	}
+}
+
+func TestAnOverloadGivesBackWhatWasReserved(t *testing.T) {
+	groq := &answers{err: &llm.Error{Kind: llm.Overload, Message: "overloaded"}}
+	h := newHouse(t, cloudTable, Member{Name: "groq", Cloud: true, Provider: groq}, Member{Name: "home", Provider: says("home")})
+	h.book.Learn("groq", []llm.Limit{{Model: "llama", Dimension: llm.RequestsPerMinute, Max: llm.Known(30), Remaining: llm.Known(7), Reset: time.Now().Add(time.Minute)}}, time.Now())
+	if _, err := ask(h, "lone"); llm.KindOf(err) != llm.Overload {
+		t.Errorf("got %v", err)
+	}
+	if s := h.book.Standings("groq", time.Now()); s[0].Remaining != llm.Known(7) {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestHealthIsSeenWithinFiveSecondsOfAChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		davas := says("big")

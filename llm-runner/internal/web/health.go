@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/quota"
 	"home.arpa/lab/llm-runner/internal/route"
 )
 
@@ -24,7 +24,7 @@ type providerHealth struct {
 	Usage  struct {
 		Today todayUsage `json:"today"`
 	} `json:"usage"`
-	Quota []llm.Limit `json:"quota"`
+	Quota []quota.Standing `json:"quota"`
 }
 
 type todayUsage struct {

@@ -198,7 +198,7 @@ func TestNotes(t *testing.T) {
 func TestHealth(t *testing.T) {
 	r := newRig(t)
 	r.answered("q", "a")
-	r.book.Learn("groq", []llm.Limit{{Model: "m", Dimension: llm.RequestsPerDay, Max: llm.Known(1000), Remaining: llm.Known(12), Reset: time.Now().Add(time.Hour)}})
+	r.book.Learn("groq", []llm.Limit{{Model: "m", Dimension: llm.RequestsPerDay, Max: llm.Known(1000), Remaining: llm.Known(12), Reset: time.Now().Add(time.Hour)}}, time.Now())
 	get := func() map[string]any {
 		t.Helper()
 		req := r.request("GET", "/health", nil)
@@ -220,6 +220,8 @@ func TestHealth(t *testing.T) {
 	}
 	if q := p["groq"].(map[string]any)["quota"].([]any); len(q) != 1 || q[0].(map[string]any)["remaining"] != 12.0 {
 		t.Errorf("quota %v", q)
+	} else if at, ok := q[0].(map[string]any)["exhausted_at"]; !ok || at != nil {
+		t.Errorf("exhausted_at must be there, and null while nothing is used: %v", q)
 	}
 	if q, ok := contabo["quota"].([]any); !ok || len(q) != 0 {
 		t.Errorf("no quota is an empty list: %v", contabo["quota"])
@@ -244,7 +246,7 @@ func TestUsage(t *testing.T) {
 	_, body := r.get("/usage")
 	contains(t, body, "contabo", "0 requests in 14 days")
 	r.answered("q", "a")
-	r.book.Learn("groq", []llm.Limit{{Model: "m", Dimension: llm.RequestsPerDay, Max: llm.Known(1000), Remaining: llm.Known(12), Reset: time.Now().Add(time.Hour)}})
+	r.book.Learn("groq", []llm.Limit{{Model: "m", Dimension: llm.RequestsPerDay, Max: llm.Known(1000), Remaining: llm.Known(12), Reset: time.Now().Add(time.Hour)}}, time.Now())
 	for { // the end of an attempt reaches the disk a moment after the answer
 		if _, body = r.get("/usage"); strings.Contains(body, "1,204 / 387") {
 			break

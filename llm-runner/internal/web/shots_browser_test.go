@@ -62,7 +62,7 @@ func TestScreenshots(t *testing.T) {
 	r.book.Learn("groq", []llm.Limit{
 		{Model: "llama-3.3-70b-versatile", Dimension: llm.RequestsPerDay, Max: llm.Known(1000), Remaining: llm.Known(812), Reset: time.Now().Add(7 * time.Hour)},
 		{Model: "llama-3.3-70b-versatile", Dimension: llm.TokensPerMinute, Max: llm.Known(12000), Remaining: llm.Known(900), Reset: time.Now().Add(41 * time.Second)},
-	})
+	}, time.Now())
 	c := r.answered("How do I get last night's vault back, and how do I know that it worked?", longAnswer, cite...)
 	t2, err := r.Chats.Regenerate(context.Background(), c.ID, optionsOf(c))
 	if err != nil {

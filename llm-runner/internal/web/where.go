@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"time"
 
-	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/quota"
 	"home.arpa/lab/llm-runner/internal/route"
 )
 
@@ -56,9 +56,9 @@ func (s *Site) where() []machine {
 }
 
 // bars are the limits of which both numbers are known.
-func bars(quota []llm.Limit) []bar {
+func bars(standings []quota.Standing) []bar {
 	var all []bar
-	for _, q := range quota {
+	for _, q := range standings {
 		most, known := q.Max.Get()
 		left, told := q.Remaining.Get()
 		if q.Exhausted {

@@ -133,7 +133,7 @@ func exhausted(limits []llm.Limit, message string, until time.Time) ([]llm.Limit
 			known = known || l.Dimension == name
 		}
 		if !known && err == nil {
-			limits = append(limits, llm.Limit{Dimension: name, Max: llm.Known(most)})
+			limits = append(limits, llm.Limit{Dimension: name, Max: llm.Known(most), Refill: llm.Continuous, Counts: llm.SkipsCached})
 		}
 	}
 	some, told := false, !until.IsZero()
@@ -160,7 +160,8 @@ func exhausted(limits []llm.Limit, message string, until time.Time) ([]llm.Limit
 //
 // The API's buckets fill continuously. Reset is the time at which one is full again, not the first moment at which
 // something fits: an upper bound. Token counts are rounded to the thousand. The tokens limit shows the most restrictive
-// of the limits in force, so it repeats another one (platform.claude.com, "Rate limits", response headers).
+// of the limits in force, so it repeats another one (platform.claude.com, "Rate limits", response headers). Input read from
+// the cache does not count, and only output that was really made does.
 func Limits(h http.Header) []llm.Limit {
 	var limits []llm.Limit
 	for _, x := range []struct{ name, dimension string }{
@@ -170,7 +171,10 @@ func Limits(h http.Header) []llm.Limit {
 		{"Output-Tokens", llm.OutputTokensPerMinute},
 	} {
 		prefix := "Anthropic-Ratelimit-" + x.name
-		l := llm.Limit{Dimension: x.dimension, Max: number(h.Get(prefix + "-Limit")), Remaining: number(h.Get(prefix + "-Remaining"))}
+		l := llm.Limit{Dimension: x.dimension, Refill: llm.Continuous, Counts: llm.SkipsCached, Max: number(h.Get(prefix + "-Limit")), Remaining: number(h.Get(prefix + "-Remaining"))}
+		if x.dimension == llm.TokensPerMinute {
+			l.Counts = llm.Repeats
+		}
 		if t, err := time.Parse(time.RFC3339, h.Get(prefix+"-Reset")); err == nil {
 			l.Reset = t.UTC()
 		}

@@ -94,6 +94,10 @@ func TestLimits(t *testing.T) {
 		{Dimension: llm.InputTokensPerMinute, Max: llm.Known(2000000), Remaining: llm.Known(1987000), Reset: at(1)},
 		{Dimension: llm.OutputTokensPerMinute, Max: llm.Known(400000), Remaining: llm.Known(120000)},
 	}
+	for i := range want { // "continuously replenished"; cache reads do not count; tokens-* repeats the tightest
+		want[i].Refill, want[i].Counts = llm.Continuous, llm.SkipsCached
+	}
+	want[1].Counts = llm.Repeats
 	if got := Limits(h); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}

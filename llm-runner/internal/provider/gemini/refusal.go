@@ -171,7 +171,7 @@ func exhausted(s status, until, now time.Time) ([]llm.Limit, time.Time) {
 			l := v.limit()
 			switch {
 			case strings.HasSuffix(l.Dimension, "/day"):
-				l.Reset = nextDay(now)
+				l.Reset = llm.NextPacificDay(now)
 			case !until.IsZero():
 				l.Reset = until
 			case strings.HasSuffix(l.Dimension, "/minute"):
@@ -200,28 +200,13 @@ func (v violation) limit() llm.Limit {
 	tokens := strings.Contains(v.Metric, "token_count") || strings.Contains(v.ID, "Tokens")
 	switch {
 	case strings.Contains(v.ID, "PerDay") && tokens:
-		l.Dimension = llm.TokensPerDay
+		l.Dimension, l.Refill = llm.TokensPerDay, llm.PacificDay
 	case strings.Contains(v.ID, "PerDay"):
-		l.Dimension = llm.RequestsPerDay
+		l.Dimension, l.Refill = llm.RequestsPerDay, llm.PacificDay // "reset at midnight Pacific time" (ai.google.dev, "Rate limits")
 	case strings.Contains(v.ID, "PerMinute") && tokens:
-		l.Dimension = llm.InputTokensPerMinute // only the input counts
+		l.Dimension, l.Refill = llm.InputTokensPerMinute, llm.Rolling // only the input counts
 	case strings.Contains(v.ID, "PerMinute"):
-		l.Dimension = llm.RequestsPerMinute
+		l.Dimension, l.Refill = llm.RequestsPerMinute, llm.Rolling
 	}
 	return l
-}
-
-var california = func() *time.Location {
-	loc, err := time.LoadLocation("America/Los_Angeles")
-	if err != nil {
-		panic(err) // time/tzdata is linked in
-	}
-	return loc
-}()
-
-// nextDay returns the end of Google's day that t is in: midnight in California, daylight saving time included ("Requests
-// per day (RPD) quotas reset at midnight Pacific time", ai.google.dev, "Rate limits").
-func nextDay(t time.Time) time.Time {
-	y, m, d := t.In(california).Date()
-	return time.Date(y, m, d+1, 0, 0, 0, 0, california).UTC()
 }

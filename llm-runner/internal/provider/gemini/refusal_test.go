@@ -96,7 +96,7 @@ func TestNextDay(t *testing.T) {
 		"2026-11-01T08:00:00Z": "2026-11-02T08:00:00Z", // and back: 25 hours
 		"2026-12-31T20:00:00Z": "2027-01-01T08:00:00Z",
 	} {
-		if got := nextDay(at(in)); !got.Equal(at(want)) {
+		if got := llm.NextPacificDay(at(in)); !got.Equal(at(want)) {
 			t.Errorf("after %s comes %s, want %s", in, got, want)
 		}
 	}

@@ -26,7 +26,7 @@ func refusal(flavor Flavor, status int, h http.Header, body []byte, now time.Tim
 	}
 	switch e.Kind {
 	case llm.Quota:
-		e.Limits, e.Until = exhausted(limits(flavor, h, now), said.Message, upstream.RetryAfter(h, now), now)
+		e.Limits, e.Until = exhausted(flavor, limits(flavor, h, now), said.Message, upstream.RetryAfter(h, now), now)
 	case llm.Overload, llm.Unavailable:
 		if wait := upstream.RetryAfter(h, now); wait > 0 {
 			e.Until = now.Add(wait).UTC()
@@ -40,7 +40,7 @@ func inBand(said *wire.Error, now time.Time) *llm.Error {
 	status, _ := strconv.Atoi(said.Code) // OpenRouter repeats the status as the code
 	e := &llm.Error{Kind: kindOf(status, said), Message: said.Message, Body: said.Raw, Err: said}
 	if e.Kind == llm.Quota {
-		e.Limits, e.Until = exhausted(nil, said.Message, 0, now)
+		e.Limits, e.Until = exhausted(Generic, nil, said.Message, 0, now)
 	}
 	return e
 }
@@ -100,7 +100,7 @@ var (
 // come back: the latest reset of the limits that are used up, zero where nothing tells. The limit that the text names, or else
 // the only one of which nothing remains, is the one that wait and the text's own wait are about. Where these two disagree
 // the longer is believed: coming too early only earns the next refusal.
-func exhausted(known []llm.Limit, message string, wait time.Duration, now time.Time) (all []llm.Limit, until time.Time) {
+func exhausted(flavor Flavor, known []llm.Limit, message string, wait time.Duration, now time.Time) (all []llm.Limit, until time.Time) {
 	if m := waitText.FindStringSubmatch(message); m != nil {
 		if d, err := time.ParseDuration(m[1]); err == nil {
 			wait = max(wait, min(d, upstream.MaxWait))
@@ -113,10 +113,11 @@ func exhausted(known []llm.Limit, message string, wait time.Duration, now time.T
 			empty, last = empty+1, i
 		}
 	}
-	hit := named(message)
+	hit, missing := named(message)
+	hit.Counts, hit.Refill = counts(flavor), llm.Rolling // of a shape that nobody told, the strictest
 	switch i := slices.IndexFunc(known, func(l llm.Limit) bool { return l.Dimension == hit.Dimension }); {
 	case i >= 0:
-		hit.Reset = known[i].Reset
+		hit.Reset, hit.Refill = known[i].Reset, known[i].Refill
 		known[i] = hit
 		last = i
 	case hit.Dimension == llm.Overall && empty == 1:
@@ -126,6 +127,9 @@ func exhausted(known []llm.Limit, message string, wait time.Duration, now time.T
 	}
 	if wait > 0 {
 		known[last].Reset = now.Add(wait).UTC()
+		if missing > 0 {
+			known[last].Refill = refill(hit.Max.Or(0), missing, hit.Dimension, wait, known[last].Refill)
+		}
 	}
 	for _, l := range known {
 		if l.Exhausted && l.Reset.After(until) {
@@ -135,21 +139,28 @@ func exhausted(known []llm.Limit, message string, wait time.Duration, now time.T
 	return known, until
 }
 
-// named returns the limit that the text of a refusal names; Overall where it names none.
-func named(message string) llm.Limit {
-	l := llm.Limit{Dimension: llm.Overall, Exhausted: true}
-	if m := limitText.FindStringSubmatch(message); m != nil {
-		l.Dimension = dimension(m[1], m[2])
-		limit, err := strconv.ParseInt(m[3], 10, 64)
-		if err != nil {
-			return l
-		}
-		l.Max = llm.Known(limit)
-		if used, err := strconv.ParseInt(m[4], 10, 64); err == nil {
-			l.Remaining = llm.Known(max(0, limit-used))
-		}
+// named returns the limit that the text of a refusal names, and how much room was missing; Overall where it names none.
+func named(message string) (l llm.Limit, missing int64) {
+	l = llm.Limit{Dimension: llm.Overall, Exhausted: true}
+	m := limitText.FindStringSubmatch(message)
+	if m == nil {
+		return l, 0
 	}
-	return l
+	l.Dimension = dimension(m[1], m[2])
+	limit, err := strconv.ParseInt(m[3], 10, 64)
+	if err != nil {
+		return l, 0
+	}
+	l.Max = llm.Known(limit)
+	used, err := strconv.ParseInt(m[4], 10, 64)
+	if err != nil {
+		return l, 0
+	}
+	l.Remaining = llm.Known(max(0, limit-used))
+	if requested, err := strconv.ParseInt(m[5], 10, 64); err == nil && l.Dimension != llm.Overall {
+		missing = used + requested - limit
+	}
+	return l, missing
 }
 
 func dimension(unit, per string) string {

@@ -94,7 +94,7 @@ func TestRefusalsAreTyped(t *testing.T) {
 			if e.Kind != tt.kind || !e.Until.Equal(tt.until) || e.Status != tt.status || e.Started {
 				t.Errorf("got kind %s, until %s, status %d", e.Kind, e.Until, e.Status)
 			}
-			if !reflect.DeepEqual(e.Limits, tt.limits) {
+			if !reflect.DeepEqual(told(e.Limits), tt.limits) {
 				t.Errorf("limits\ngot  %+v\nwant %+v", e.Limits, tt.limits)
 			}
 			if e.Message == "" || e.Message[0] == '<' {
@@ -132,7 +132,7 @@ func TestLimitsAreReadByFlavor(t *testing.T) {
 		{"nonsense", OpenAI, headers("x-ratelimit-limit-requests", "many", "x-ratelimit-remaining-tokens", "-1", "x-ratelimit-reset-tokens", "soon"), nil},
 		{"none", OpenAI, nil, nil},
 	} {
-		if got := limits(tt.flavor, tt.header, noon); !reflect.DeepEqual(got, tt.want) {
+		if got := told(limits(tt.flavor, tt.header, noon)); !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", tt.name, got, tt.want)
 		}
 	}
@@ -164,4 +164,35 @@ func FuzzRefusal(f *testing.F) {
 			t.Fatalf("come back at %s", e.Until)
 		}
 	})
+}
+
+// told leaves out what is inferred; TestHowRoomComesBackIsReadFromTheNumbers looks at that.
+func told(limits []llm.Limit) []llm.Limit {
+	for i := range limits {
+		limits[i].Refill, limits[i].Counts = 0, 0
+	}
+	return limits
+}
+
+func TestHowRoomComesBackIsReadFromTheNumbers(t *testing.T) {
+	header := func(kind, most, left, reset string) http.Header {
+		return headers("x-ratelimit-limit-"+kind, most, "x-ratelimit-remaining-"+kind, left, "x-ratelimit-reset-"+kind, reset)
+	}
+	for _, tt := range []struct {
+		name string
+		got  []llm.Limit
+		want llm.Refill
+	}{
+		{"Groq's example: 30 of 14400 a day", limits(Groq, header("requests", "14400", "14370", "2m59.56s"), noon), llm.Continuous},
+		{"a second of a minute", limits(OpenAI, header("requests", "60", "59", "1s"), noon), llm.Continuous},
+		{"half a day's requests back in an hour", limits(Groq, header("requests", "14400", "7200", "1h"), noon), llm.Window},
+		{"a minute's window", limits(Generic, header("tokens", "6000", "0", "31s"), noon), llm.Window},
+		{"a minute's tokens, filling", limits(Generic, header("tokens", "6000", "0", "59.9s"), noon), llm.Continuous},
+		{"aider's refusal", refusal(Groq, 429, nil, []byte(`{"error":{"message":"Rate limit reached on tokens per minute (TPM): Limit 15000, Used 11972, Requested 4351. Please try again in 5.289s."}}`), noon).Limits, llm.Continuous},
+		{"a refusal of another shape", refusal(Groq, 429, nil, []byte(`{"error":{"message":"Rate limit reached on requests per minute (RPM): Limit 30, Used 30, Requested 1. Please try again in 41s."}}`), noon).Limits, llm.Rolling},
+	} {
+		if len(tt.got) != 1 || tt.got[0].Refill != tt.want || tt.got[0].Counts&llm.TakesMax == 0 {
+			t.Errorf("%s: %+v", tt.name, tt.got)
+		}
+	}
 }

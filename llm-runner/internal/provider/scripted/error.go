@@ -34,7 +34,7 @@ func (p *Provider) refusal(model string, f script.Fault) *llm.Error {
 		e.Until = time.Now().Add(f.Wait).UTC()
 	}
 	if e.Kind == llm.Quota {
-		e.Limits = []llm.Limit{{Dimension: llm.Overall, Exhausted: true, Reset: e.Until}}
+		e.Limits = []llm.Limit{{Dimension: llm.Overall, Model: model, Exhausted: true, Reset: e.Until}}
 	}
 	return e
 }
