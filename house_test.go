@@ -23,12 +23,12 @@ const module = "home.arpa/lab"
 // listed one stands on its floor and may be imported by it and by its siblings below the same one.
 var floors = map[string]int{
 	"llm": 0, "sse": 0,
-	"strict": 1, "upstream": 1, "db": 1, "guard": 1, "fake/script": 1,
+	"strict": 1, "upstream": 1, "db": 1, "engine": 1, "guard": 1, "fake/script": 1,
 	"provider/openai": 2, "provider/gemini": 2, "provider/anthropic": 2, "provider/ollama": 2, "provider/scripted": 2,
 	"quota": 2, "usage": 2, "library": 2,
 	"route": 3,
-	"chat":  4,
-	"web":   5, "gateway": 5, "fake": 5,
+	"chat":  4, "jobs": 4,
+	"web": 5, "gateway": 5, "fake": 5,
 }
 
 // words may import the standard library only.

@@ -114,6 +114,12 @@ func (d *DB) Read() *sql.DB { return d.r }
 // Writer returns the one writing connection, for an owner that keeps prepared statements on it. Tx is for everybody else.
 func (d *DB) Writer() *sql.DB { return d.w }
 
+// NewWriter opens one more writing connection to the same file, for an owner that closes what it is given. It takes turns with
+// Tx by waiting, so it must not be used inside one.
+func (d *DB) NewWriter() (*sql.DB, error) {
+	return open(d.path, 1, "&_pragma=synchronous(normal)&_txlock=immediate")
+}
+
 // Path returns the file's path.
 func (d *DB) Path() string { return d.path }
 

@@ -1,0 +1,167 @@
+// Package engine runs work that must survive this process: a task that was started in a transaction is called until it
+// returns, also by the next process after this one was killed. It is DBOS Transact on our own database file; nothing else
+// in this program sees DBOS.
+package engine
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/dbos-inc/dbos-transact-golang/dbos"
+	_ "github.com/dbos-inc/dbos-transact-golang/dbos/driver/sqlite" // DBOS on the driver that db uses
+)
+
+const (
+	// appVersion is a constant: DBOS calls unfinished work of its own version only, so the default, the binary's hash,
+	// would strand whatever waits across an upgrade. Tasks stay compatible by keeping their state in our tables.
+	appVersion = "1"
+	appName    = "llm-runner"
+	queueName  = "tasks"
+	workflow   = "task"
+
+	// recoveries bounds how often an interrupted task is called again; DBOS gives up after 100 by default, we do not.
+	recoveries = 1 << 30
+)
+
+// Config is what an Engine may be told. The zero value works.
+type Config struct {
+	Workers int           // tasks that run at once; 0 means 8
+	Poll    time.Duration // how often the queue is looked at; 0 means 50 ms
+	Log     *slog.Logger  // nil: slog.Default()
+}
+
+// A Task does the work called key. It may be called again after the process died in it, so it looks first at what is done
+// already. Its error is for the log: whoever needs the outcome has the task write it down. ctx ends when the engine closes;
+// a task that returns ctx's error then is called again by the next process.
+type Task func(ctx context.Context, key string) error
+
+// An Engine owns the unfinished work of one data directory.
+type Engine struct {
+	ctx    dbos.Context
+	tasks  map[string]Task
+	config Config
+	queue  dbos.Queue
+}
+
+// call is what DBOS keeps of a started task.
+type call struct {
+	Task string
+	Key  string
+}
+
+// Open opens the engine on a writing handle of the database, which Close closes. Nothing runs until Launch.
+func Open(ctx context.Context, handle *sql.DB, c Config) (*Engine, error) {
+	if c.Workers == 0 {
+		c.Workers = 8
+	}
+	if c.Poll == 0 {
+		c.Poll = 50 * time.Millisecond
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	executor, err := identity(ctx, handle)
+	if err != nil {
+		handle.Close()
+		return nil, err
+	}
+	e := &Engine{tasks: map[string]Task{}, config: c}
+	e.ctx, err = dbos.NewContext(context.WithoutCancel(ctx), dbos.Config{
+		AppName: appName, SQLiteSystemDB: handle, ApplicationVersion: appVersion, ExecutorID: executor,
+		Logger: slog.New(quieter{c.Log.Handler()}),
+	})
+	if err != nil {
+		handle.Close()
+		return nil, fmt.Errorf("open durable engine: %w", err)
+	}
+	dbos.RegisterWorkflow(e.ctx, e.run, dbos.WithWorkflowName(workflow), dbos.WithMaxRecoveryAttempts(recoveries))
+	return e, nil
+}
+
+// Register names a task. Call it before Launch.
+func (e *Engine) Register(name string, t Task) { e.tasks[name] = t }
+
+// Launch takes up what an earlier process left unfinished and begins to run tasks.
+func (e *Engine) Launch() error {
+	queue, err := dbos.RegisterQueue(e.ctx, queueName, dbos.WithWorkerConcurrency(e.config.Workers), dbos.WithPriorityEnabled(),
+		dbos.WithQueueBasePollingInterval(e.config.Poll), dbos.WithQueueOnConflict(dbos.QueueConflictAlwaysUpdate))
+	if err != nil {
+		return fmt.Errorf("open queue: %w", err)
+	}
+	e.queue = queue
+	if err := dbos.Launch(e.ctx); err != nil {
+		return fmt.Errorf("launch durable engine: %w", err)
+	}
+	return nil
+}
+
+func (e *Engine) run(ctx dbos.Context, c call) (string, error) {
+	t, ok := e.tasks[c.Task]
+	if !ok {
+		return "", fmt.Errorf("there is no task %q", c.Task)
+	}
+	if err := t(ctx, c.Key); err != nil {
+		if !errors.Is(err, context.Canceled) {
+			e.config.Log.Error("task ended", "task", c.Task, "key", c.Key, "error", err)
+		}
+		return "", err
+	}
+	return "", nil
+}
+
+// Options say when a started task runs.
+type Options struct {
+	Priority int           // 1 first; 0 before all others
+	Delay    time.Duration // how long it waits first, without a goroutine or a worker's place
+}
+
+// Start starts a task under an id of its own, in the caller's transaction: with its commit the task is certain to be called.
+func (e *Engine) Start(tx *sql.Tx, task, id, key string, o Options) error {
+	opts := []dbos.EnqueueOption{dbos.WithEnqueueWorkflowID(id), dbos.WithEnqueuePriority(uint(max(o.Priority, 0))), dbos.WithEnqueueTransaction(tx)}
+	if o.Delay > 0 {
+		opts = append(opts, dbos.WithEnqueueDelay(o.Delay))
+	}
+	if _, err := dbos.Enqueue[string](e.ctx, queueName, workflow, call{task, key}, opts...); err != nil {
+		return fmt.Errorf("start task %s: %w", id, err)
+	}
+	return nil
+}
+
+// Wake has a delayed task run at another time; one in the past means now. A task that does not wait is left alone.
+func (e *Engine) Wake(id string, at time.Time) error {
+	if err := dbos.SetWorkflowDelay(e.ctx, id, dbos.WithDelayUntil(at)); err != nil {
+		return fmt.Errorf("wake task %s: %w", id, err)
+	}
+	return nil
+}
+
+// Cancel forgets a task that has not begun.
+func (e *Engine) Cancel(id string) error {
+	if err := dbos.CancelWorkflow(e.ctx, id); err != nil {
+		return fmt.Errorf("cancel task %s: %w", id, err)
+	}
+	return nil
+}
+
+// Close ends the context of running tasks, waits for them as long as timeout, and stops. What has not returned is called
+// again by the next process.
+func (e *Engine) Close(timeout time.Duration) error {
+	if err := dbos.Shutdown(e.ctx, timeout); err != nil {
+		return fmt.Errorf("close durable engine: %w", err)
+	}
+	return nil
+}
+
+// quieter passes on DBOS's warnings and errors; its news are about itself.
+type quieter struct{ slog.Handler }
+
+func (q quieter) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && q.Handler.Enabled(ctx, l)
+}
+
+func (q quieter) WithAttrs(a []slog.Attr) slog.Handler { return quieter{q.Handler.WithAttrs(a)} }
+func (q quieter) WithGroup(n string) slog.Handler      { return quieter{q.Handler.WithGroup(n)} }
