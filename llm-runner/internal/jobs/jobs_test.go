@@ -1,0 +1,440 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/engine"
+	"home.arpa/lab/llm-runner/internal/llm"
+)
+
+// answers is a provider that is a function, and remembers what it was asked.
+type answers struct {
+	answer func(ctx context.Context, req llm.Request, n int) (string, error)
+	mu     sync.Mutex
+	asked  []llm.Request
+}
+
+func (p *answers) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
+	return func(yield func(llm.Event, error) bool) {
+		p.mu.Lock()
+		p.asked = append(p.asked, req)
+		n := len(p.asked)
+		p.mu.Unlock()
+		text, err := p.answer(ctx, req, n)
+		if err != nil {
+			yield(llm.Event{}, err)
+			return
+		}
+		yield(llm.Event{Route: &llm.Route{Provider: "p", Model: "m", Rule: "r", Why: "w"}, Text: text, Finish: llm.FinishStop,
+			Usage: &llm.Usage{Input: llm.Known(10), Output: llm.Known(2)}}, nil)
+	}
+}
+
+func (p *answers) prompts() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []string
+	for _, r := range p.asked {
+		all = append(all, r.Messages[0].Text())
+	}
+	return all
+}
+
+func echo(_ context.Context, req llm.Request, _ int) (string, error) {
+	return "<" + req.Messages[0].Text() + ">", nil
+}
+
+func open(t testing.TB, path string, p llm.Provider) *Service {
+	t.Helper()
+	d, err := db.Open(context.Background(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	handle, err := d.NewWriter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := engine.Open(context.Background(), handle, engine.Config{Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(context.Background(), d, e, p, Config{Log: log, Backoff: 20 * time.Millisecond,
+		Cost: func(string, string, llm.Usage) llm.Count { return llm.Known(7) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		e.Close(5 * time.Second) //nolint:errcheck // the test has ended
+		d.Close()
+	})
+	return s
+}
+
+func newService(t testing.TB, f func(ctx context.Context, req llm.Request, n int) (string, error)) (*Service, *answers) {
+	p := &answers{answer: f}
+	return open(t, filepath.Join(t.TempDir(), db.Name), p), p
+}
+
+func submit(t testing.TB, s *Service, c Spec) Job {
+	t.Helper()
+	j, _, err := s.Submit(context.Background(), c, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// reach waits until a job is in one of the states.
+func reach(t testing.TB, s *Service, id int64, states ...State) Job {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for {
+		changed := s.Changed()
+		j, err := s.Job(ctx, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slices.Contains(states, j.State) {
+			return j
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatalf("job %d is %s (%s), not %v", id, j.State, j.Reason, states)
+		}
+	}
+}
+
+// path is the states that a job went through.
+func path(t testing.TB, s *Service, id int64) string {
+	t.Helper()
+	all, err := s.Timeline(context.Background(), id, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var states []string
+	for _, e := range all {
+		if e.From != e.To {
+			states = append(states, string(e.To))
+		}
+	}
+	return strings.Join(states, " ")
+}
+
+func TestATextIsAnsweredAndTheBooksAreKept(t *testing.T) {
+	s, p := newService(t, echo)
+	j := submit(t, s, Spec{Prompt: "hello", Model: "big", Requires: "davas", Project: true})
+	j = reach(t, s, j.ID, Done)
+	if j.Answer != "<hello>" || j.Route.Provider != "p" || j.Usage.Input.Or(-1) != 10 || j.Cost.Or(-1) != 7 || j.Finish != llm.FinishStop || j.Ended.IsZero() {
+		t.Errorf("%+v", j)
+	}
+	if r := p.asked[0]; r.Purpose != "job" || r.Model != "big" || r.Requires != "davas" || !r.Project {
+		t.Errorf("%+v", r)
+	}
+	if got := path(t, s, j.ID); got != "queued running done" {
+		t.Error(got)
+	}
+}
+
+func TestAChainPassesItsAnswersOn(t *testing.T) {
+	s, p := newService(t, echo)
+	j := submit(t, s, Spec{Type: Chain, Prompt: "common\n\n## One\n\nfirst\n\n## Two\n\nsecond: {{output}}\n\n## Three\nthird"})
+	if j.Steps != 3 {
+		t.Fatal(j.Steps)
+	}
+	j = reach(t, s, j.ID, Done)
+	if j.StepsDone != 3 || j.Usage.Output.Or(-1) != 6 || j.Cost.Or(-1) != 21 || len(p.asked) != 3 {
+		t.Errorf("%+v", j)
+	}
+	if got := p.prompts()[1]; got != "common\n\nsecond: <common\n\nfirst>" {
+		t.Error(got)
+	}
+}
+
+func TestResearchAsksTheNotes(t *testing.T) {
+	s, p := newService(t, echo)
+	reach(t, s, submit(t, s, Spec{Type: Research, Prompt: "who?"}).ID, Done)
+	if p.asked[0].Model != "vault" {
+		t.Error(p.asked[0].Model)
+	}
+}
+
+func TestWhatNobodyCanAnswerIsHeldAndGoesOnByItself(t *testing.T) {
+	s, _ := newService(t, func(ctx context.Context, req llm.Request, n int) (string, error) {
+		if n == 1 {
+			return "", &llm.BusyError{Provider: "groq", Kind: llm.Quota, Reason: "groq: used up", Until: time.Now().Add(50 * time.Millisecond)}
+		}
+		return echo(ctx, req, n)
+	})
+	j := reach(t, s, submit(t, s, Spec{Prompt: "x"}).ID, Held, Done)
+	if j.State != Held || j.Reason != "groq: used up" || j.WaitsFor != "groq" || j.ResumeAt.IsZero() {
+		t.Errorf("%+v", j)
+	}
+	j = reach(t, s, j.ID, Done)
+	if got := path(t, s, j.ID); got != "queued running held running done" || j.Attempts != 0 || !j.ResumeAt.IsZero() {
+		t.Errorf("%s: %+v", got, j)
+	}
+}
+
+func hold(_ context.Context, _ llm.Request, _ int) (string, error) {
+	return "", &llm.BusyError{Provider: "davas", Kind: llm.Unavailable, Reason: "davas is down"}
+}
+
+func TestAHeldJobGoesOnEarlyWhenItIsReleasedOrTheMachineIsBack(t *testing.T) {
+	s, p := newService(t, hold)
+	a, b, c := submit(t, s, Spec{Prompt: "a"}), submit(t, s, Spec{Prompt: "b"}), submit(t, s, Spec{Prompt: "c"})
+	for _, j := range []Job{a, b, c} {
+		reach(t, s, j.ID, Held)
+	}
+	p.mu.Lock()
+	p.answer = echo
+	p.mu.Unlock()
+	if _, err := s.Release(t.Context(), a.ID); err != nil {
+		t.Fatal(err)
+	}
+	reach(t, s, a.ID, Done)
+	if _, err := s.Release(t.Context(), a.ID); err == nil {
+		t.Error("released what is done")
+	}
+	if err := s.Back(t.Context(), "elsewhere"); err != nil {
+		t.Fatal(err)
+	}
+	if j, _ := s.Job(t.Context(), b.ID); j.State != Held {
+		t.Error(j.State)
+	}
+	if err := s.Back(t.Context(), "davas"); err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range []Job{b, c} {
+		reach(t, s, j.ID, Done)
+		if got := path(t, s, j.ID); got != "queued running held queued running done" {
+			t.Error(got)
+		}
+	}
+}
+
+func TestFaultsThatMayPassAreTriedAgainAndOthersAreNot(t *testing.T) {
+	kind := llm.Unavailable
+	s, p := newService(t, func(ctx context.Context, req llm.Request, n int) (string, error) {
+		return "", &llm.Error{Kind: kind, Message: "no"}
+	})
+	j := reach(t, s, submit(t, s, Spec{Prompt: "x", MaxAttempts: 2}).ID, Failed)
+	if j.Attempts != 2 || len(p.prompts()) != 2 || !strings.Contains(j.Reason, "attempt 2 of 2") {
+		t.Errorf("%d calls, %+v", len(p.prompts()), j)
+	}
+	p.mu.Lock()
+	kind = llm.Auth
+	p.mu.Unlock()
+	j = reach(t, s, submit(t, s, Spec{Prompt: "y"}).ID, Failed)
+	if len(p.prompts()) != 3 || j.Reason != "no" {
+		t.Errorf("%d calls, %+v", len(p.prompts()), j)
+	}
+	p.mu.Lock()
+	p.answer = echo
+	p.mu.Unlock()
+	if _, err := s.Retry(t.Context(), j.ID); err != nil {
+		t.Fatal(err)
+	}
+	if j = reach(t, s, j.ID, Done); j.Answer != "<y>" {
+		t.Errorf("%+v", j)
+	}
+	if _, err := s.Retry(t.Context(), j.ID); err == nil {
+		t.Error("tried again what is done")
+	}
+}
+
+func TestTheDeadlineCountsWaitingOnly(t *testing.T) {
+	s, p := newService(t, func(ctx context.Context, req llm.Request, n int) (string, error) {
+		time.Sleep(300 * time.Millisecond) // work, which does not count
+		return echo(ctx, req, n)
+	})
+	j := reach(t, s, submit(t, s, Spec{Prompt: "slow", Deadline: "250ms"}).ID, Done, Failed)
+	if j.State != Done {
+		t.Errorf("%+v", j)
+	}
+	p.mu.Lock()
+	p.answer = hold
+	p.mu.Unlock()
+	j = reach(t, s, submit(t, s, Spec{Prompt: "held", Deadline: "250ms"}).ID, Failed)
+	if !strings.Contains(j.Reason, "longer than its deadline of 250ms: davas is down") {
+		t.Error(j.Reason)
+	}
+}
+
+func TestCancellingStopsWhereverTheJobIs(t *testing.T) {
+	began := make(chan struct{}, 1)
+	s, p := newService(t, func(ctx context.Context, _ llm.Request, _ int) (string, error) {
+		began <- struct{}{}
+		<-ctx.Done()
+		return "", &llm.Error{Kind: llm.Cancelled, Err: ctx.Err()}
+	})
+	j := submit(t, s, Spec{Prompt: "running"})
+	<-began
+	for range 2 {
+		if _, err := s.Cancel(t.Context(), j.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.mu.Lock()
+	p.answer = hold
+	p.mu.Unlock()
+	k := reach(t, s, submit(t, s, Spec{Prompt: "held"}).ID, Held)
+	if _, err := s.Cancel(t.Context(), k.ID); err != nil {
+		t.Fatal(err)
+	}
+	p.mu.Lock()
+	p.answer = echo
+	p.mu.Unlock()
+	reach(t, s, submit(t, s, Spec{Prompt: "other"}).ID, Done)
+	for id, want := range map[int64]string{j.ID: "queued running cancelled", k.ID: "queued running held cancelled"} {
+		if got := path(t, s, id); got != want {
+			t.Error(got)
+		}
+	}
+	if _, err := s.Retry(t.Context(), k.ID); err != nil {
+		t.Fatal(err)
+	}
+	reach(t, s, k.ID, Done)
+}
+
+func TestAKeyMakesOneJob(t *testing.T) {
+	s, p := newService(t, echo)
+	a, fresh, err := s.Submit(t.Context(), Spec{Prompt: "x"}, "key")
+	if err != nil || !fresh {
+		t.Fatal(fresh, err)
+	}
+	b, fresh, err := s.Submit(t.Context(), Spec{Prompt: "x"}, "key")
+	if err != nil || fresh || a.ID != b.ID {
+		t.Error(a.ID, b.ID, fresh, err)
+	}
+	if _, _, err := s.Submit(t.Context(), Spec{Prompt: "y"}, "key"); !errors.Is(err, ErrKeyUsed) {
+		t.Error(err)
+	}
+	reach(t, s, a.ID, Done)
+	if n := len(p.prompts()); n != 1 {
+		t.Error(n)
+	}
+}
+
+func TestFaultsOfASpecAreToldAllAtOnce(t *testing.T) {
+	s, _ := newService(t, echo)
+	_, _, err := s.Submit(t.Context(), Spec{Type: "poem", Priority: 10, Deadline: "soon", MaxAttempts: -1}, "")
+	var wrong SpecError
+	if !errors.As(err, &wrong) || len(wrong) != 5 {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Submit(t.Context(), Spec{Type: Chain, Prompt: "no heading"}, ""); !errors.As(err, &wrong) || wrong[0].Field != "prompt" {
+		t.Error(err)
+	}
+}
+
+func TestReadersFollowAJobFromWhereTheyWere(t *testing.T) {
+	s, _ := newService(t, echo)
+	j := submit(t, s, Spec{Prompt: "x"})
+	read := func(after int64) string {
+		var all []string
+		for batch, err := range s.Events(t.Context(), j.ID, after) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range batch {
+				all = append(all, fmt.Sprintf("%d:%s", e.Seq, e.To))
+			}
+		}
+		return strings.Join(all, " ")
+	}
+	if got := read(0); got != "1:queued 2:running 3:done" {
+		t.Error(got)
+	}
+	if got := read(2); got != "3:done" {
+		t.Error(got)
+	}
+}
+
+func TestAThousandHeldJobsCostFewGoroutines(t *testing.T) {
+	if testing.Short() {
+		t.Skip("some seconds")
+	}
+	s, _ := newService(t, hold)
+	before := runtime.NumGoroutine()
+	for i := range 1000 {
+		submit(t, s, Spec{Prompt: fmt.Sprint(i)})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	for {
+		changed := s.Changed()
+		n, err := s.Counts(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n[Held] == 1000 {
+			break
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatalf("after a minute: %v", n)
+		}
+	}
+	time.Sleep(200 * time.Millisecond) // the last calls return to the engine
+	after := runtime.NumGoroutine()
+	t.Logf("%d goroutines before, %d with 1,000 held jobs", before, after)
+	if after > before+20 {
+		t.Errorf("%d goroutines before, %d with 1,000 held jobs", before, after)
+	}
+}
+
+func TestSplit(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		want []string
+	}{
+		{"no heading", nil},
+		{"## A\n\n## B\n", nil},
+		{"## A\nx\n### sub\ny\n## B\nz", []string{"x\n### sub\ny", "z"}},
+		{"## A\n```\n## not one\n```\n## B\nb", []string{"```\n## not one\n```", "b"}},
+		{"all\n## A\na\n## B\nb", []string{"all\n\na", "all\n\nb"}},
+	} {
+		if got := split(c.in); !slices.Equal(got, c.want) {
+			t.Errorf("split(%q) = %q, want %q", c.in, got, c.want)
+		}
+	}
+}
+
+// BenchmarkSubmitToStart measures how long an idle service takes from the call of Submit until the provider is asked.
+func BenchmarkSubmitToStart(b *testing.B) {
+	asked := make(chan time.Time, 1)
+	s, _ := newService(b, func(ctx context.Context, req llm.Request, n int) (string, error) {
+		asked <- time.Now()
+		return echo(ctx, req, n)
+	})
+	var all []time.Duration
+	for b.Loop() {
+		began := time.Now()
+		j := submit(b, s, Spec{Prompt: "x"})
+		all = append(all, (<-asked).Sub(began))
+		reach(b, s, j.ID, Done)
+	}
+	slices.Sort(all)
+	b.ReportMetric(float64(all[len(all)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(all[len(all)*95/100].Microseconds())/1000, "p95-ms")
+}
