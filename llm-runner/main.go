@@ -40,7 +40,7 @@ type command struct {
 }
 
 // commands in the order in which help lists them.
-var commands = []command{serveCommand, askCommand, routeCommand, modelsCommand, usageCommand, doctorCommand, snapshotCommand, restoreCommand, fakeCommand, versionCommand}
+var commands = []command{serveCommand, askCommand, jobCommand, routeCommand, modelsCommand, usageCommand, doctorCommand, snapshotCommand, restoreCommand, fakeCommand, versionCommand}
 
 // A call is one invocation of a command.
 type call struct {

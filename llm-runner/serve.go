@@ -14,8 +14,10 @@ import (
 
 	"home.arpa/lab/internal/discord"
 	"home.arpa/lab/llm-runner/internal/chat"
+	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/gateway"
 	"home.arpa/lab/llm-runner/internal/guard"
+	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/route"
 	"home.arpa/lab/llm-runner/internal/web"
 )
@@ -64,11 +66,20 @@ func (c *call) serve(ctx context.Context, config *Config, log *slog.Logger) erro
 	defer l.Close()
 
 	hook := discord.New(string(config.Discord.Webhook))
-	var notify func(route.Change)
+	tell := func(route.Change) {}
 	if config.Discord.Webhook != "" {
-		notify = (&alerts{hook: hook}).changed
+		tell = (&alerts{hook: hook}).changed
 	}
-	a, err := assemble(ctx, config, log, notify)
+	back := make(chan string, 64) // machines that have come back, for the jobs that are held for them
+	a, err := assemble(ctx, config, log, func(c route.Change) {
+		tell(c)
+		if c.Up {
+			select {
+			case back <- c.Provider:
+			default: // its jobs look for themselves before long
+			}
+		}
+	})
 	if err != nil {
 		return err
 	}
@@ -78,11 +89,20 @@ func (c *call) serve(ctx context.Context, config *Config, log *slog.Logger) erro
 	if err != nil {
 		return err
 	}
+	work, queue, err := a.queue(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := work.Close(patience); err != nil {
+			log.Error("stop jobs", "error", err)
+		}
+	}()
 	token := "" // for this user's own commands, where anybody else has to show one
 	if config.authenticated() {
 		token = rand.Text()
 	}
-	pages, err := a.pages(chats)
+	pages, err := a.pages(chats, queue)
 	if err != nil {
 		return err
 	}
@@ -100,13 +120,16 @@ func (c *call) serve(ctx context.Context, config *Config, log *slog.Logger) erro
 		return err
 	}
 
-	parts := []func(context.Context) error{a.router.Run, a.library.Run}
-	if notify != nil {
+	parts := []func(context.Context) error{a.router.Run, a.library.Run, func(ctx context.Context) error { return wake(ctx, queue, back) }}
+	if config.Discord.Webhook != "" {
 		parts = append(parts, func(ctx context.Context) error {
 			return hook.Run(ctx, func(err error) { log.Error("alert lost", "error", err) })
 		})
 	}
 	a.start(parts...)
+	if err := work.Launch(); err != nil {
+		return err
+	}
 
 	// Chats stop together with the doors: their turns still need the router and the ledger, which stop after them.
 	ctx, stop := context.WithCancel(ctx)
@@ -117,6 +140,37 @@ func (c *call) serve(ctx context.Context, config *Config, log *slog.Logger) erro
 	err = serveUntil(ctx, l, server, patience)
 	stop()
 	return errors.Join(err, <-chatsDone)
+}
+
+// queue opens the durable engine and the jobs that it calls; nothing runs until it is launched.
+func (a *app) queue(ctx context.Context) (*engine.Engine, *jobs.Service, error) {
+	handle, err := a.db.NewWriter()
+	if err != nil {
+		return nil, nil, err
+	}
+	work, err := engine.Open(ctx, handle, engine.Config{Log: a.log})
+	if err != nil {
+		return nil, nil, err
+	}
+	queue, err := jobs.New(ctx, a.db, work, a.router, jobs.Config{Cost: a.config.Prices.Cost, Log: a.log})
+	if err != nil {
+		return nil, nil, errors.Join(err, work.Close(patience))
+	}
+	return work, queue, nil
+}
+
+// wake has the jobs go on that are held for a machine which has come back.
+func wake(ctx context.Context, queue *jobs.Service, back <-chan string) error {
+	for {
+		select {
+		case name := <-back:
+			if err := queue.Back(ctx, name); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // guard makes what every request has to pass.
@@ -133,8 +187,8 @@ func (a *app) guard(token string) (*guard.Guard, error) {
 }
 
 // pages makes the pages for people.
-func (a *app) pages(chats *chat.Service) (*web.Site, error) {
-	return web.New(web.Config{Chats: chats, Router: a.router, Ledger: a.ledger, DB: a.db, Version: version, Log: a.log,
+func (a *app) pages(chats *chat.Service, queue *jobs.Service) (*web.Site, error) {
+	return web.New(web.Config{Chats: chats, Jobs: queue, Router: a.router, Ledger: a.ledger, DB: a.db, Version: version, Log: a.log,
 		Note: func(ctx context.Context, path string) ([]byte, error) {
 			note, err := a.library.Note(ctx, path)
 			return note.Text, err

@@ -1,7 +1,10 @@
 package web
 
 import (
+	"context"
 	"net/http"
+
+	"home.arpa/lab/llm-runner/internal/jobs"
 )
 
 // routes is every route of the site. Forms answer with a redirect to a page.
@@ -50,12 +53,43 @@ func (s *Site) routes() http.Handler {
 	page("GET /api/models", s.apiModels)
 	page("GET /api/usage", s.apiUsage)
 
+	if s.Jobs != nil {
+		s.jobRoutes(mux, page)
+	}
+
 	mux.Handle("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /static/{name}", s.static)
 	page("GET /", func(http.ResponseWriter, *http.Request) error {
 		return problem{http.StatusNotFound, "There is no such page", "The navigation has all that there are."}
 	})
 	return mux
+}
+
+// jobRoutes are the queue's pages and forms, and the API of jobs, whose faults are JSON.
+func (s *Site) jobRoutes(mux *http.ServeMux, page func(string, func(http.ResponseWriter, *http.Request) error)) {
+	api := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+			if err := h(w, r); err != nil {
+				s.apiFail(w, r, err)
+			}
+		})
+	}
+	page("GET /jobs", s.queue)
+	page("GET /jobs/new", s.newJob)
+	page("GET /jobs/{id}", s.job)
+	page("GET /jobs/events", s.queueEvents)
+	page("POST /jobs", s.submitJob)
+	api("POST /api/jobs", s.apiSubmit)
+	api("GET /api/jobs", s.apiJobs)
+	api("GET /api/jobs/{id}", s.apiOneJob)
+	api("GET /api/jobs/{id}/events", s.apiJobEvents)
+	for name, do := range map[string]func(context.Context, int64) (jobs.Job, error){
+		"cancel": s.Jobs.Cancel, "release": s.Jobs.Release, "retry": s.Jobs.Retry,
+	} {
+		page("POST /jobs/{id}/"+name, s.jobForms(do))
+		api("POST /api/jobs/{id}/"+name, func(w http.ResponseWriter, r *http.Request) error { return s.showJob(w, r, do) })
+	}
 }
 
 // maxForm is the size in bytes of the largest form: a question may carry a long document.

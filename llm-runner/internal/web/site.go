@@ -13,6 +13,7 @@ import (
 
 	"home.arpa/lab/llm-runner/internal/chat"
 	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/route"
 	"home.arpa/lab/llm-runner/internal/usage"
@@ -21,6 +22,7 @@ import (
 // Config is what a Site shows. Chats, Router, Ledger and DB are required.
 type Config struct {
 	Chats   *chat.Service
+	Jobs    *jobs.Service // nil: there is no queue
 	Router  *route.Router
 	Ledger  *usage.Ledger
 	DB      *db.DB
@@ -104,12 +106,13 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // frame is what every page has around its own content.
 type frame struct {
 	Title   string
-	Nav     string // chat, usage, health: the page's place in the navigation
+	Nav     string // chat, queue, usage, health: the page's place in the navigation
 	Theme   string // light, dark; "" as the system
 	Next    string // the theme that the switch turns to
 	Path    string // of this page, for forms that come back to it
 	Where   []machine
 	Refresh bool // without the script, the page loads itself again: an answer is arriving
+	Queue   bool // there is one
 	Page    any
 }
 
@@ -122,6 +125,7 @@ func (s *Site) showStatus(w http.ResponseWriter, r *http.Request, status int, na
 	f.Theme, f.Next = theme(r)
 	f.Path = r.URL.Path
 	f.Where = s.where()
+	f.Queue = s.Jobs != nil
 	var b bytes.Buffer
 	if err := s.pages[name].ExecuteTemplate(&b, "layout", f); err != nil {
 		return err
@@ -142,11 +146,18 @@ var errGone = errors.New("the reader has left")
 func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := problem{Status: http.StatusInternalServerError, What: "Something went wrong in here",
 		Says: "The log has the details. What was saved before is still there."}
+	var state *jobs.StateError
 	switch {
 	case errors.Is(err, errGone), r.Context().Err() != nil:
 		return
 	case errors.Is(err, chat.ErrNotFound):
 		p = problem{http.StatusNotFound, "There is nothing here", "The conversation or message may have been deleted."}
+	case errors.Is(err, jobs.ErrNotFound):
+		p = problem{http.StatusNotFound, "There is no such job", "The queue has all that there are."}
+	case errors.Is(err, jobs.ErrKeyUsed):
+		p = problem{http.StatusUnprocessableEntity, "This form was sent before with another job", "Open the form again for new work."}
+	case errors.As(err, &state):
+		p = problem{http.StatusConflict, "That does not fit any more", "In the meantime " + state.Error() + "."}
 	case errors.Is(err, chat.ErrEmpty):
 		p = problem{http.StatusUnprocessableEntity, "The question is empty", "Go back and write one."}
 	case errors.Is(err, chat.ErrRunning):

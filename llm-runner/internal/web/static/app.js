@@ -356,6 +356,28 @@ async function corner() {
   } catch { /* shown again when it is back */ }
 }
 
+// Pages that show the queue load their part of it again when something has changed.
+function live() {
+  const here = $('[data-live]');
+  if (!here) return;
+  const source = new EventSource(here.dataset.live);
+  const load = async () => {
+    try {
+      const response = await fetch(location.pathname);
+      if (!response.ok) return;
+      const next = $('#live', new DOMParser().parseFromString(await response.text(), 'text/html'));
+      if (!next) return;
+      const now = $('#live');
+      if (!now.contains(document.activeElement)) now.replaceChildren(...next.childNodes);
+      if (!next.dataset.live) source.close();
+      countdown();
+    } catch { /* the next change may come through */ }
+  };
+  source.addEventListener('change', load);
+  source.addEventListener('open', load);
+  addEventListener('pagehide', () => source.close());
+}
+
 function countdown() {
   for (const t of $$('time[data-until]')) {
     const s = Math.round((new Date(t.dataset.until) - Date.now()) / 1000);
@@ -375,6 +397,7 @@ function begin() {
 const ask = $('#ask');
 if (ask && !ask.value) { ask.value = localStorage.getItem(draftKey()) || ''; grow(ask); }
 begin();
+live();
 hint();
 if ($('.hit')) $('.hit').scrollIntoView({ block: 'center' });
 else if ($('#thread article') && !location.hash) toEnd();
