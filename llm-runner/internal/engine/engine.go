@@ -87,7 +87,7 @@ func (e *Engine) Register(name string, t Task) { e.tasks[name] = t }
 
 // Launch takes up what an earlier process left unfinished and begins to run tasks.
 func (e *Engine) Launch() error {
-	queue, err := dbos.RegisterQueue(e.ctx, queueName, dbos.WithWorkerConcurrency(e.config.Workers), dbos.WithPriorityEnabled(),
+	queue, err := dbos.RegisterQueue(e.ctx, queueName, dbos.WithWorkerConcurrency(e.config.Workers),
 		dbos.WithQueueBasePollingInterval(e.config.Poll), dbos.WithQueueOnConflict(dbos.QueueConflictAlwaysUpdate))
 	if err != nil {
 		return fmt.Errorf("open queue: %w", err)
