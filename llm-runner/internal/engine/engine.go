@@ -30,7 +30,7 @@ const (
 // Config is what an Engine may be told. The zero value works.
 type Config struct {
 	Workers int           // tasks that run at once; 0 means 8
-	Poll    time.Duration // how often the queue is looked at; 0 means 30 ms
+	Poll    time.Duration // how often the queue is looked at; 0 means 40 ms
 	Log     *slog.Logger  // nil: slog.Default()
 }
 
@@ -59,7 +59,7 @@ func Open(ctx context.Context, handle *sql.DB, c Config) (*Engine, error) {
 		c.Workers = 8
 	}
 	if c.Poll == 0 {
-		c.Poll = 30 * time.Millisecond
+		c.Poll = 40 * time.Millisecond
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()
