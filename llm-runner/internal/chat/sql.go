@@ -58,7 +58,7 @@ func insertChat(ctx context.Context, tx *transaction, title string, now time.Tim
 
 func insertMessage(ctx context.Context, tx *transaction, chat, parent int64, role llm.Role, text, key string, now time.Time) (int64, error) {
 	r, err := tx.ExecContext(ctx, `INSERT INTO messages (chat, parent, role, text, sent_key, created_at)
-		SELECT id, ?, ?, ?, ?, ? FROM chats WHERE id = ?`, orNull(parent), role, text, orNull(key), now.UnixMilli(), chat)
+		SELECT id, ?, ?, ?, ?, ? FROM chats WHERE id = ?`, db.OrNull(parent), role, text, db.OrNull(key), now.UnixMilli(), chat)
 	if err == nil {
 		if n, _ := r.RowsAffected(); n == 0 {
 			return 0, ErrNotFound
@@ -106,8 +106,8 @@ func updateTurn(ctx context.Context, tx *transaction, t Turn) error {
 		first_us=?, ended_at=?, input_tokens=?, output_tokens=?, cached_tokens=?, thinking_tokens=?, cost_micro_usd=?, thinking=?,
 		citations=?, finish=?, error=?, retry_at=? WHERE id=?`,
 		t.State, t.Seq, t.Asked, t.Project, t.Route.Provider, t.Route.Model, t.Route.Rule, t.Route.Why, t.Started.UnixMilli(),
-		orNull(t.First.Microseconds()), millis(t.Ended), t.Usage.Input.Ptr(), t.Usage.Output.Ptr(), t.Usage.CachedInput.Ptr(),
-		t.Usage.Thinking.Ptr(), t.Cost.Ptr(), t.Thinking, string(citations), t.Finish, t.Error, millis(t.RetryAt), t.ID)
+		db.OrNull(t.First.Microseconds()), db.Millis(t.Ended), t.Usage.Input.Ptr(), t.Usage.Output.Ptr(), t.Usage.CachedInput.Ptr(),
+		t.Usage.Thinking.Ptr(), t.Cost.Ptr(), t.Thinking, string(citations), t.Finish, t.Error, db.Millis(t.RetryAt), t.ID)
 	if err != nil {
 		return fmt.Errorf("write turn: %w", err)
 	}
@@ -299,9 +299,9 @@ func (r *turnRow) turn(chat int64) *Turn {
 	}
 	t := &Turn{ID: r.id.Int64, Chat: chat, State: State(r.state.String), Seq: r.seq.Int64, Asked: r.asked.String, Project: r.project.Bool,
 		Route:   llm.Route{Provider: r.provider.String, Model: r.model.String, Rule: r.rule.String, Why: r.why.String},
-		Started: time.UnixMilli(r.started.Int64), First: time.Duration(r.first.Int64) * time.Microsecond, Ended: moment(r.ended),
-		Usage: llm.Usage{Input: count(r.in), Output: count(r.out), CachedInput: count(r.cached), Thinking: count(r.thinking)},
-		Cost:  count(r.cost), Thinking: r.thoughts.String, Finish: llm.Finish(r.finish.String), Error: r.err.String, RetryAt: moment(r.retry)}
+		Started: time.UnixMilli(r.started.Int64), First: time.Duration(r.first.Int64) * time.Microsecond, Ended: db.Moment(r.ended),
+		Usage: llm.Usage{Input: db.Count(r.in), Output: db.Count(r.out), CachedInput: db.Count(r.cached), Thinking: db.Count(r.thinking)},
+		Cost:  db.Count(r.cost), Thinking: r.thoughts.String, Finish: llm.Finish(r.finish.String), Error: r.err.String, RetryAt: db.Moment(r.retry)}
 	json.Unmarshal([]byte(r.citations.String), &t.Citations) //nolint:errcheck // written by updateTurn; without them the answer still reads
 	return t
 }
@@ -399,33 +399,4 @@ func collect[T any](q querier, scan func(interface{ Scan(...any) error }) (T, er
 		all = append(all, x)
 	}
 	return all, rows.Err()
-}
-
-func orNull[T comparable](x T) any {
-	var zero T
-	if x == zero {
-		return nil
-	}
-	return x
-}
-
-func millis(t time.Time) any {
-	if t.IsZero() {
-		return nil
-	}
-	return t.UnixMilli()
-}
-
-func moment(ms sql.NullInt64) time.Time {
-	if !ms.Valid {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms.Int64)
-}
-
-func count(n sql.NullInt64) llm.Count {
-	if !n.Valid {
-		return llm.Count{}
-	}
-	return llm.Known(n.Int64)
 }

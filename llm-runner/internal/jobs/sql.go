@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/llm"
 )
 
@@ -36,7 +37,7 @@ type step struct {
 func insert(ctx context.Context, tx *transaction, j *Job, now time.Time) error {
 	j.Created = now
 	r, err := tx.ExecContext(ctx, `INSERT INTO jobs (sent_key, type, title, prompt, asked, requires, project, priority, deadline_ms, max_attempts,
-		state, since, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,'',?,?)`, orNull(j.Key), j.Type, j.Title, j.Prompt, j.Asked, j.Requires, j.Project,
+		state, since, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,'',?,?)`, db.OrNull(j.Key), j.Type, j.Title, j.Prompt, j.Asked, j.Requires, j.Project,
 		j.Priority, j.Deadline.Milliseconds(), j.MaxAttempts, now.UnixMilli(), now.UnixMilli())
 	if err != nil {
 		return fmt.Errorf("write job: %w", err)
@@ -78,8 +79,8 @@ func save(ctx context.Context, tx *transaction, j *Job) error {
 	_, err := tx.ExecContext(ctx, `UPDATE jobs SET state=?, since=?, waited_ms=?, run=?, attempts=?, holds=?, reason=?, waits_for=?, resume_at=?,
 		started_at=?, ended_at=?, answer=?, citations=?, finish=?, provider=?, model=?, rule=?, why=?, input_tokens=?, output_tokens=?,
 		cost_micro_usd=? WHERE id=?`,
-		j.State, j.Since.UnixMilli(), j.Waited.Milliseconds(), j.Run, j.Attempts, j.Holds, j.Reason, j.WaitsFor, millis(j.ResumeAt),
-		millis(j.Started), millis(j.Ended), j.Answer, quoted(j.Citations), j.Finish, j.Route.Provider, j.Route.Model, j.Route.Rule, j.Route.Why,
+		j.State, j.Since.UnixMilli(), j.Waited.Milliseconds(), j.Run, j.Attempts, j.Holds, j.Reason, j.WaitsFor, db.Millis(j.ResumeAt),
+		db.Millis(j.Started), db.Millis(j.Ended), j.Answer, quoted(j.Citations), j.Finish, j.Route.Provider, j.Route.Model, j.Route.Rule, j.Route.Why,
 		j.Usage.Input.Ptr(), j.Usage.Output.Ptr(), j.Cost.Ptr(), j.ID)
 	if err != nil {
 		return fmt.Errorf("write job %d: %w", j.ID, err)
@@ -131,7 +132,7 @@ func stepsOf(ctx context.Context, q querier, job int64) ([]step, error) {
 		var citations string
 		var in, out, cost sql.NullInt64
 		err = row.Scan(&x.N, &x.Output, &citations, &x.Finish, &x.Route.Provider, &x.Route.Model, &x.Route.Rule, &x.Route.Why, &in, &out, &cost)
-		x.Usage, x.Cost = llm.Usage{Input: count(in), Output: count(out)}, count(cost)
+		x.Usage, x.Cost = llm.Usage{Input: db.Count(in), Output: db.Count(out)}, db.Count(cost)
 		json.Unmarshal([]byte(citations), &x.Citations) //nolint:errcheck // written by insertStep; without them the answer still reads
 		return x, err
 	}, ctx, `SELECT step, output, citations, finish, provider, model, rule, why, input_tokens, output_tokens, cost_micro_usd FROM job_steps
@@ -160,8 +161,8 @@ func scan(row scanner) (j Job, err error) {
 		&j.Route.Provider, &j.Route.Model, &j.Route.Rule, &j.Route.Why, &in, &out, &cost, &j.Prompt, &j.Answer, &citations)
 	j.Deadline, j.Waited = time.Duration(deadline)*time.Millisecond, time.Duration(waited)*time.Millisecond
 	j.Since, j.Created = time.UnixMilli(since), time.UnixMilli(created)
-	j.ResumeAt, j.Started, j.Ended = moment(resume), moment(started), moment(ended)
-	j.Usage, j.Cost = llm.Usage{Input: count(in), Output: count(out)}, count(cost)
+	j.ResumeAt, j.Started, j.Ended = db.Moment(resume), db.Moment(started), db.Moment(ended)
+	j.Usage, j.Cost = llm.Usage{Input: db.Count(in), Output: db.Count(out)}, db.Count(cost)
 	json.Unmarshal([]byte(citations), &j.Citations) //nolint:errcheck // written by save; without them the answer still reads
 	return j, err
 }
@@ -265,32 +266,4 @@ func quoted(all []llm.Citation) string {
 		return "[]"
 	}
 	return string(b)
-}
-
-func orNull(s string) any {
-	if s == "" {
-		return nil
-	}
-	return s
-}
-
-func millis(t time.Time) any {
-	if t.IsZero() {
-		return nil
-	}
-	return t.UnixMilli()
-}
-
-func moment(ms sql.NullInt64) time.Time {
-	if !ms.Valid {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms.Int64)
-}
-
-func count(n sql.NullInt64) llm.Count {
-	if !n.Valid {
-		return llm.Count{}
-	}
-	return llm.Known(n.Int64)
 }

@@ -184,18 +184,11 @@ func Recent(ctx context.Context, d *db.DB, n int) ([]Row, error) {
 		}
 		r.At = time.UnixMilli(ms)
 		r.FirstByte, r.Total = time.Duration(first)*time.Microsecond, time.Duration(total)*time.Microsecond
-		r.Usage = llm.Usage{Input: count(in), Output: count(out), CachedInput: count(cached), Thinking: count(thinking)}
-		r.Cost = count(cost)
+		r.Usage = llm.Usage{Input: db.Count(in), Output: db.Count(out), CachedInput: db.Count(cached), Thinking: db.Count(thinking)}
+		r.Cost = db.Count(cost)
 		all = append(all, r)
 	}
 	return all, rows.Err()
-}
-
-func count(n sql.NullInt64) llm.Count {
-	if !n.Valid {
-		return llm.Count{}
-	}
-	return llm.Known(n.Int64)
 }
 
 // A Day is the sum of one provider's attempts on one day of the local time zone.
@@ -237,7 +230,7 @@ func Days(ctx context.Context, d *db.DB, since time.Time) ([]Day, error) {
 			&t.OutputTokens, &t.CostMicroUSD, &p50, &p95); err != nil {
 			return nil, fmt.Errorf("sum ledger: %w", err)
 		}
-		x.P50, x.P95 = count(p50), count(p95)
+		x.P50, x.P95 = db.Count(p50), db.Count(p95)
 		days = append(days, x)
 	}
 	return days, rows.Err()
