@@ -100,7 +100,10 @@ func (c *call) ask(ctx context.Context, req llm.Request) error {
 		defer a.close()
 		a.start()
 		a.survey(ctx)
-		if _, err := a.library.Sync(ctx); err != nil {
+		stop := c.watchReading(a.library)
+		_, err = a.library.Sync(ctx)
+		stop()
+		if err != nil {
 			return err
 		}
 		p = a.router

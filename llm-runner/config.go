@@ -14,19 +14,34 @@ import (
 	"strings"
 	"time"
 
-	"home.arpa/lab/llm-runner/internal/strict"
+	"home.arpa/lab/internal/strict"
+	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/graph"
+	"home.arpa/lab/llm-runner/internal/jobs"
+	"home.arpa/lab/llm-runner/internal/library"
+	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/usage"
 )
 
 // Config is what the operator wrote in runner.yaml. Every key is optional; runner.example.yaml shows them all.
 type Config struct {
-	Listen    string                    `yaml:"listen"` // host:port; default 127.0.0.1:8080
-	Hosts     []string                  `yaml:"hosts"`  // further names by which browsers may call this server
-	Data      string                    `yaml:"data"`   // directory
+	Listen    string                    `yaml:"listen"`   // host:port; default 127.0.0.1:8080
+	Hosts     []string                  `yaml:"hosts"`    // further names by which browsers may call this server
+	Data      string                    `yaml:"data"`     // directory
+	Database  Secret                    `yaml:"database"` // URL of a PostgreSQL database that several machines share; "": SQLite in Data
 	Vault     VaultConfig               `yaml:"vault"`
+	Library   LibraryConfig             `yaml:"library"`
 	Providers map[string]ProviderConfig `yaml:"providers"`
 	Routes    RoutesConfig              `yaml:"routes"`
+	Jobs      JobsConfig                `yaml:"jobs"`
+	Research  ResearchConfig            `yaml:"research"`
+	Tools     ToolsConfig               `yaml:"tools"`
+	Memory    MemoryConfig              `yaml:"memory"`
+	Agents    AgentsConfig              `yaml:"agents"`
+	MCP       MCPConfig                 `yaml:"mcp"`
 	Discord   DiscordConfig             `yaml:"discord"`
+	Alerts    AlertsConfig              `yaml:"alerts"`
+	Traces    TracesConfig              `yaml:"traces"`
 	Auth      AuthConfig                `yaml:"auth"`
 	Prices    usage.Prices              `yaml:"prices"` // US dollars per million tokens
 
@@ -40,7 +55,36 @@ type Config struct {
 
 // VaultConfig says where the owner's notes are.
 type VaultConfig struct {
-	Path string `yaml:"path"` // directory of Markdown; "" serves the handbook
+	Path string `yaml:"path"` // directory of notes; "" serves the handbook
+	// Model writes the answers of the model vault: a name as callers use it; "" the default of routes, "quotes" nobody.
+	Model string `yaml:"model"`
+	// NeverSend are patterns of documents that no cloud provider sees (library.Privacy).
+	NeverSend []string `yaml:"never_send"`
+	Jobs      bool     `yaml:"jobs"` // whether files dropped into the queue folder are jobs; default true
+
+	// The folders of jobs, below path; defaults: jobs.DefaultFolders.
+	Queue     string `yaml:"queue"`
+	Active    string `yaml:"active"`
+	Completed string `yaml:"completed"`
+	Failed    string `yaml:"failed"`
+	Outputs   string `yaml:"outputs"`
+
+	private library.Privacy
+}
+
+// folders are the folders of jobs in the vault.
+func (v *VaultConfig) folders() *jobs.Folders {
+	d := jobs.DefaultFolders
+	return &jobs.Folders{Vault: v.Path, Queue: cmp.Or(v.Queue, d.Queue), Active: cmp.Or(v.Active, d.Active),
+		Completed: cmp.Or(v.Completed, d.Completed), Failed: cmp.Or(v.Failed, d.Failed), Outputs: cmp.Or(v.Outputs, d.Outputs)}
+}
+
+// dropbox are the folders through which jobs come and go; nil: none do.
+func (v *VaultConfig) dropbox() *jobs.Folders {
+	if v.Path == "" || !v.Jobs {
+		return nil
+	}
+	return v.folders()
 }
 
 // ProviderConfig is one machine or cloud API that answers.
@@ -51,9 +95,20 @@ type ProviderConfig struct {
 	Concurrency int           `yaml:"concurrency"` // requests at once; default 1 for ollama, 0 = unlimited for others
 	Timeout     time.Duration `yaml:"timeout"`     // longest silence borne; default 5m
 	Health      string        `yaml:"health"`      // path or URL that answers 2xx while the machine is up
+	Limits      []LimitConfig `yaml:"limits"`      // rate limits as the provider's page states them; what it tells corrects them
 
 	missing string // why the key that was configured is not there
 }
+
+// LimitConfig is one rate limit of a provider.
+type LimitConfig struct {
+	Dimension string `yaml:"dimension"` // one of dimensions
+	Max       int64  `yaml:"max"`
+	Model     string `yaml:"model"` // "" all models together
+}
+
+// dimensions of limits that can be configured.
+var dimensions = []string{llm.RequestsPerMinute, llm.RequestsPerDay, llm.TokensPerMinute, llm.TokensPerDay, llm.InputTokensPerMinute, llm.OutputTokensPerMinute}
 
 // RoutesConfig is the route table.
 type RoutesConfig struct {
@@ -77,9 +132,46 @@ type RouteConfig struct {
 	RequiresDavas bool   `yaml:"requires_davas"` // the old name of "requires: davas"
 }
 
+// JobsConfig is about work that may wait.
+type JobsConfig struct {
+	Keep time.Duration `yaml:"keep"` // how long a job is kept after it ended; default keepJobs, 0 = for ever
+}
+
+// keepJobs is how long jobs that ended are kept where nothing is said: 90 days.
+const keepJobs = 90 * 24 * time.Hour
+
 // DiscordConfig says where alerts go.
 type DiscordConfig struct {
-	Webhook Secret `yaml:"webhook"`
+	Webhook  Secret `yaml:"webhook"`
+	Runbooks string `yaml:"runbooks"` // where alerts' links lead to; empty: docs/runbooks/ in the repository
+}
+
+// AlertsConfig says where alerts go besides Discord.
+type AlertsConfig struct {
+	Ntfy    NtfyConfig    `yaml:"ntfy"`
+	Webhook WebhookConfig `yaml:"webhook"`
+}
+
+// NtfyConfig is a topic of an ntfy server.
+type NtfyConfig struct {
+	URL      string `yaml:"url"`   // of the server; default https://ntfy.sh
+	Topic    Secret `yaml:"topic"` // "": nobody is told
+	Token    Secret `yaml:"token"`
+	Priority int    `yaml:"priority"` // 1 to 5; default the server's own
+}
+
+// WebhookConfig is an address of the operator's own.
+type WebhookConfig struct {
+	URL    Secret `yaml:"url"`    // "": nobody is told
+	Secret Secret `yaml:"secret"` // signs what is sent
+}
+
+// TracesConfig says who is told what happens, span by span.
+type TracesConfig struct {
+	Endpoint string            `yaml:"endpoint"` // URL of an OTLP/HTTP receiver; "" nothing is traced
+	Headers  map[string]Secret `yaml:"headers"`
+	Content  bool              `yaml:"content"` // questions and answers too
+	Sample   float64           `yaml:"sample"`  // the part of traces that is told; default 1
 }
 
 // AuthConfig opens the server to others than this machine.
@@ -121,12 +213,14 @@ func Load(o Options) (*Config, error) {
 		return nil, fmt.Errorf("read config: %w", err)
 	}
 	var faults strict.Faults
+	c.Vault.Jobs, c.Jobs.Keep, c.Memory.On, c.Traces.Sample, c.Research = true, keepJobs, true, 1, usualResearch
 	c.lines, faults = strict.Decode(doc, c)
 	c.Data = cmp.Or(o.Data, expand(c.Data), data)
 	c.Listen = cmp.Or(o.Listen, c.Listen, "127.0.0.1:8080")
 	c.Vault.Path = cmp.Or(o.Vault, expand(c.Vault.Path))
 	c.found = c.Providers == nil
 	v := validator{c: c, faults: faults}
+	v.database()
 	v.check()
 	if len(v.faults) > 0 {
 		slices.SortStableFunc(v.faults, func(a, b strict.Fault) int { return cmp.Compare(a.Line, b.Line) })
@@ -206,6 +300,9 @@ func (v *validator) check() {
 		v.fault("listen", "%q is not this machine alone, so others could use it: set auth.password (and auth.tokens "+
 			"for programs), or listen on 127.0.0.1", c.Listen)
 	}
+	if c.Jobs.Keep < 0 {
+		v.fault("jobs.keep", "%s is below zero: write how long a job is kept after it ended, such as 2160h, or 0 for ever", c.Jobs.Keep)
+	}
 	if why, literal := resolve(&c.Discord.Webhook); literal {
 		v.fault("discord.webhook", "%s", why)
 	} else if why != "" {
@@ -216,10 +313,28 @@ func (v *validator) check() {
 			v.fault("discord.webhook", "does not hold an https URL: copy the webhook's URL from Discord's channel settings")
 		}
 	}
+	if r := c.Discord.Runbooks; r != "" {
+		if u, err := url.Parse(r); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+			v.fault("discord.runbooks", "%q is no URL: write where docs/runbooks/ can be read, such as https://gitlab.com/example/homelab/-/blob/main/docs/runbooks/", r)
+		}
+	}
+	v.alerts()
+	v.traces()
 	if c.Vault.Path != "" {
 		if st, err := os.Stat(c.Vault.Path); err != nil || !st.IsDir() {
 			v.fault("vault.path", "%q is not a directory: name the folder that holds your notes", c.Vault.Path)
 		}
+	}
+	private, faults := library.NewPrivacy(c.Vault.NeverSend)
+	for _, err := range faults {
+		v.fault("vault.never_send", "%v", err)
+	}
+	c.Vault.private = private
+	if m := c.Vault.Model; m == library.Model || m == graph.Name || strings.HasPrefix(m, library.Model+"/") {
+		v.fault("vault.model", "%q is the notes themselves: name a model that writes, or %s for the passages alone", m, library.Quotes)
+	}
+	for _, f := range c.Vault.folders().Faults() {
+		v.fault("vault."+f.Field, "%s", f.Text)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
 		p := c.Providers[name]
@@ -227,6 +342,11 @@ func (v *validator) check() {
 		c.Providers[name] = p
 	}
 	v.routes()
+	v.library()
+	v.tools()
+	v.memory()
+	v.agents()
+	v.research()
 	for _, name := range slices.Sorted(maps.Keys(c.Prices)) {
 		if p := c.Prices[name]; p.Input < 0 || p.Output < 0 || p.CachedInput < 0 {
 			v.fault("prices."+name, "a price below zero: write US dollars per million tokens")
@@ -234,9 +354,44 @@ func (v *validator) check() {
 	}
 }
 
+// database checks where everything is kept. A URL may stand in the file as long as it holds no password.
+func (v *validator) database() {
+	d := &v.c.Database
+	if literal := string(*d); strings.HasPrefix(literal, "postgres://") || strings.HasPrefix(literal, "postgresql://") {
+		u, err := url.Parse(literal)
+		if err == nil && (u.Query().Has("password") || hasPassword(u.User)) {
+			*d = ""
+			v.fault("database", "holds a password: put the URL in an environment variable and write env:NAME, or in a file and write file:PATH")
+			return
+		}
+	} else if why, literal := resolve(d); literal {
+		v.fault("database", "is neither a URL nor a reference: write postgres://USER@HOST:5432/NAME, env:NAME or file:PATH; without it SQLite is used")
+		return
+	} else if why != "" {
+		v.fault("database", "%s", why)
+		return
+	}
+	if *d != "" {
+		if err := db.CheckPostgresURL(string(*d)); err != nil {
+			v.fault("database", "%v", err)
+		}
+	}
+}
+
+func hasPassword(u *url.Userinfo) bool {
+	_, has := u.Password()
+	return has
+}
+
+// noDatabase is the fault of a configuration for a worker.
+func noDatabase(c *Config) strict.Faults {
+	return strict.Faults{{Line: c.lines["database"], Key: "database", Text: "is missing: SQLite has one owner, and workers share jobs " +
+		"with a server over PostgreSQL; write database: env:DATABASE_URL here and in the server's configuration (postgres://USER:PASSWORD@HOST:5432/NAME)"}}
+}
+
 func (v *validator) provider(key, name string, p *ProviderConfig) {
-	if name == "vault" || strings.ContainsAny(name, "/ ") || name == "" {
-		v.fault(key, "%q cannot be a provider's name: use letters, digits and dashes (vault is built in)", name)
+	if name == "vault" || name == graph.Name || strings.ContainsAny(name, "/ ") || name == "" {
+		v.fault(key, "%q cannot be a provider's name: use letters, digits and dashes (vault and research are built in)", name)
 	}
 	fallback, known := kinds[p.Kind]
 	if !known {
@@ -263,6 +418,15 @@ func (v *validator) provider(key, name string, p *ProviderConfig) {
 	}
 	if p.Concurrency < 0 {
 		v.fault(key+".concurrency", "%d is below zero: write how many requests may run at once, or 0 for no limit", p.Concurrency)
+	}
+	for i, l := range p.Limits {
+		at := fmt.Sprintf("%s.limits[%d]", key, i)
+		if !slices.Contains(dimensions, l.Dimension) {
+			v.fault(at+".dimension", "%q is not a dimension: use one of %s", l.Dimension, strings.Join(dimensions, ", "))
+		}
+		if l.Max < 1 {
+			v.fault(at+".max", "%d is not above zero: write how many the provider allows", l.Max)
+		}
 	}
 	for _, err := range p.faults() {
 		field, text, _ := strings.Cut(err.Error(), ": ")
@@ -311,7 +475,7 @@ func (v *validator) routes() {
 
 // target checks that a provider that a route names exists.
 func (v *validator) target(key, provider string) {
-	if provider == "" || provider == "vault" {
+	if provider == "" || provider == "vault" || provider == graph.Name {
 		return
 	}
 	if _, ok := v.c.Providers[provider]; ok {

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"home.arpa/lab/llm-runner/internal/strict"
+	"home.arpa/lab/internal/strict"
 )
 
 // isolate gives a test a home, a data directory and none of the machine's keys.
@@ -39,7 +39,7 @@ func TestTheExampleHoldsEveryKeyAndIsValid(t *testing.T) {
 	}
 	if c, err := load(t, string(doc)); err != nil {
 		t.Errorf("the example is not valid:\n%v", err)
-	} else if len(c.Warnings) != 4 { // three keys and the webhook, none of which are set here
+	} else if len(c.Warnings) != 5 { // three keys, the webhook and the topic, none of which are set here
 		t.Errorf("warnings: %v", c.Warnings)
 	}
 	var c Config
@@ -188,6 +188,34 @@ auth:
 	}
 }
 
+func TestTheDatabaseIsAURLWithoutAPasswordOrAReference(t *testing.T) {
+	const url = "postgres://me:hunter2@host:5432/runner"
+	t.Setenv("A_DATABASE", url)
+	t.Setenv("NO_DATABASE", "mysql://me:hunter2@host/runner")
+	for doc, want := range map[string]string{
+		"database: postgres://me@host:5432/runner":          "postgres://me@host:5432/runner",
+		"database: env:A_DATABASE":                          url,
+		"database:":                                         "",
+		"database: " + url:                                  "database: holds a password: put the URL in an environment variable",
+		"database: postgres://host/runner?password=hunter2": "database: holds a password",
+		"database: runner.db":                               "database: is neither a URL nor a reference: write postgres://USER@HOST:5432/NAME",
+		"database: env:NOT_SET_ANYWHERE":                    "database: the environment variable NOT_SET_ANYWHERE is not set",
+		"database: env:NO_DATABASE":                         "database: is not the URL of a PostgreSQL database",
+		"database: postgres://me@host:port/runner":          "database: cannot be read",
+	} {
+		c, err := load(t, doc)
+		switch {
+		case err == nil && string(c.Database) != want:
+			t.Errorf("%s: %q", doc, c.Database)
+		case err != nil && (!strings.Contains(err.Error(), want) || want == ""):
+			t.Errorf("%s: %v", doc, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: the password is repeated", doc)
+		}
+	}
+}
+
 func TestOllamaHostIsUnderstoodAsOllamaDoes(t *testing.T) {
 	for host, want := range map[string]string{
 		"":                          "http://127.0.0.1:11434",
@@ -213,4 +241,26 @@ func FuzzLoad(f *testing.F) {
 	f.Fuzz(func(t *testing.T, doc string) {
 		load(t, doc) //nolint:errcheck // it must not panic
 	})
+}
+
+func TestTheLibrarysKeysSayWhatIsWrong(t *testing.T) {
+	for doc, want := range map[string]string{
+		"library: {embed: nomic-embed-text}":                                                     `library.embed: "nomic-embed-text" is not provider/model: write for example ollama/nomic-embed-text, or none`,
+		"providers: {a: {kind: anthropic, url: http://127.0.0.1:1}}\nlibrary: {embed: a/claude}": "library.embed: a makes no vectors",
+		"providers: {a: {kind: ollama}}\nlibrary: {embed: b/x}":                                  `library.embed: there is no provider "b"`,
+		"library: {store: chroma}":                                                               `library.store: "chroma" is no store of vectors: write embedded, qdrant or pgvector`,
+		"library: {store: pgvector}":                                                             `library.store: pgvector keeps vectors in PostgreSQL, and database: names none: write its URL there, or embedded here`,
+		"library: {store: qdrant, qdrant: {url: 'http://x/?q=1', prefix: Big}}":                  `library.qdrant.prefix: "Big"`,
+		"library: {qdrant: {key: literal}}":                                                      "library.qdrant.key: holds the secret itself",
+		"library: {rerank: nobody}":                                                              `library.rerank: "nobody" is no row of routes.models`,
+		"library: {dimensions: -1}":                                                              "library.dimensions: -1 is not from 0",
+	} {
+		if _, err := load(t, doc); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s\n%v\nlacks %s", doc, err, want)
+		}
+	}
+	c, err := load(t, "providers: {a: {kind: ollama}}\nlibrary: {embed: a/hf.co/x/y:latest, store: qdrant}")
+	if err != nil || c.Library.Embed != "a/hf.co/x/y:latest" {
+		t.Error(c, err)
+	}
 }

@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,16 +13,18 @@ import (
 	"syscall"
 	"time"
 
+	"home.arpa/lab/internal/discord"
+	"home.arpa/lab/internal/ntfy"
 	"home.arpa/lab/llm-runner/internal/library"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/route"
-	"home.arpa/lab/llm-runner/internal/upstream"
+	"home.arpa/lab/llm-runner/internal/trace"
 )
 
 var doctorCommand = command{
 	name: "doctor", args: "[flags]", summary: "check the configuration, every provider and the disk, and say the cure",
 	help: `Checks, in this order: the configuration, the data directory and its disk, the database, the notes, every provider (it asks
-for the list of models, which costs nothing), the Discord webhook and the address to listen on. Each finding that is not
+for the list of models, which costs nothing), the Discord webhook, the files of agents and the address to listen on. Each finding that is not
 well comes with its cure. Nothing is changed.
 
 Examples:
@@ -98,11 +99,11 @@ func examine(ctx context.Context, c *Config) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	all := []Finding{examineData(c), examineDatabase(ctx, c), examineVault(c)}
-	providers, err := members(c, nil)
+	providers, err := members(c, nil, nil)
 	if err != nil {
 		return append(all, Finding{What: "providers", Status: "wrong", Text: err.Error()})
 	}
-	found := make([]Finding, len(providers)-1) // the last is the vault
+	found := make([]Finding, len(providers)-2) // the last two answer from the notes
 	var wg sync.WaitGroup
 	for i := range found {
 		wg.Go(func() { found[i] = examineProvider(ctx, c, providers[i]) })
@@ -112,7 +113,44 @@ func examine(ctx context.Context, c *Config) []Finding {
 	if c.Discord.Webhook != "" {
 		all = append(all, examineWebhook(ctx, string(c.Discord.Webhook)))
 	}
-	return append(all, examineListen(c))
+	if c.Alerts.Ntfy.Topic != "" {
+		all = append(all, examineNtfy(ctx, c))
+	}
+	if c.Alerts.Webhook.URL != "" {
+		all = append(all, Finding{What: "webhook", Status: "ok", Text: "alerts are posted to it; llm-runner alert test says whether it takes them"})
+	}
+	if c.Traces.Endpoint != "" {
+		all = append(all, examineTraces(ctx, c))
+	}
+	return append(all, examineAgents(c), examineListen(c))
+}
+
+// examineAgents reads the files of agents.
+func examineAgents(c *Config) Finding {
+	all := agentsOf(c)
+	if len(all.Faults) == 0 {
+		return Finding{What: "agents", Status: "ok", Text: fmt.Sprintf("%d files", len(all.Agents))}
+	}
+	var wrong []string
+	for _, f := range all.Faults {
+		wrong = append(wrong, f.Error())
+	}
+	return Finding{"agents", "wrong", strings.Join(wrong, "; "), "mend the lines that are named; the other agents go on"}
+}
+
+func examineNtfy(ctx context.Context, c *Config) Finding {
+	s := c.Alerts.Ntfy.settings()
+	if err := ntfy.New(s).Healthy(ctx); err != nil {
+		return Finding{"ntfy", "wrong", err.Error(), "check alerts.ntfy.url and the network; alerts are kept until it answers"}
+	}
+	return Finding{What: "ntfy", Status: "ok", Text: s.URL + " is well; llm-runner alert test says whether it takes messages for the topic"}
+}
+
+func examineTraces(ctx context.Context, c *Config) Finding {
+	if err := trace.Probe(ctx, c.Traces.settings()); err != nil {
+		return Finding{"traces", "wrong", err.Error(), "check traces.endpoint and traces.headers; everything else works without"}
+	}
+	return Finding{What: "traces", Status: "ok", Text: c.Traces.Endpoint + " takes spans"}
 }
 
 // lowDisk is where the doctor warns: a database of chats and an index need room to be copied before a migration.
@@ -142,6 +180,9 @@ func examineData(c *Config) Finding {
 
 func examineDatabase(ctx context.Context, c *Config) Finding {
 	d, err := readDB(ctx, c)
+	if err != nil && c.Database != "" {
+		return Finding{"database", "wrong", err.Error(), "start PostgreSQL, or correct database: in the configuration"}
+	}
 	if err != nil {
 		return Finding{"database", "wrong", err.Error(), "check the directory's owner and mode"}
 	}
@@ -151,6 +192,9 @@ func examineDatabase(ctx context.Context, c *Config) Finding {
 	defer d.Close()
 	if err := d.Check(ctx); err != nil {
 		return Finding{"database", "wrong", err.Error(), "stop the server and llm-runner restore your newest snapshot, or a copy beside the file (" + filepath.Base(d.Path()) + ".before-*)"}
+	}
+	if d.Shared() {
+		return Finding{What: "database", Status: "ok", Text: "PostgreSQL at " + d.Path()}
 	}
 	return Finding{What: "database", Status: "ok", Text: d.Path()}
 }
@@ -224,15 +268,15 @@ func missingModels(c *Config, provider string, models []llm.ModelInfo) []string 
 
 // examineWebhook reads the webhook's description, which posts nothing.
 func examineWebhook(ctx context.Context, url string) Finding {
-	resp, err := upstream.New("discord", url, nil, 10*time.Second).Do(ctx, "", nil, nil) //nolint:bodyclose // ErrorBody does
-	if err != nil {
+	name, err := discord.New(url).Describe(ctx)
+	var refused *discord.RefusedError
+	switch {
+	case errors.As(err, &refused):
+		return Finding{"discord", "wrong", err.Error(), "copy the webhook's URL again from the channel's settings"}
+	case err != nil:
 		return Finding{"discord", "wrong", err.Error(), "check the network; alerts are kept until Discord answers"}
 	}
-	upstream.ErrorBody(resp)
-	if resp.StatusCode != http.StatusOK {
-		return Finding{"discord", "wrong", "the webhook answered " + resp.Status, "copy the webhook's URL again from the channel's settings"}
-	}
-	return Finding{What: "discord", Status: "ok", Text: "the webhook exists"}
+	return Finding{What: "discord", Status: "ok", Text: fmt.Sprintf("the webhook %q exists; llm-runner alert test posts to it", name)}
 }
 
 func examineListen(c *Config) Finding {

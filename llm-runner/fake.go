@@ -16,14 +16,17 @@ import (
 )
 
 var fakeCommand = command{
-	name: "fake", args: "openai|groq|gemini|anthropic|ollama [flags]", summary: "imitate a provider's API, faults included, for tests",
+	name: "fake", args: "openai|groq|gemini|anthropic|ollama|discord|ntfy|webhook|qdrant|otlp [flags]", summary: "imitate a provider's API, faults included, for tests",
 	help: `Serves a provider's HTTP API as it is documented: paths, headers, rate limits with their real resets, error bodies, stream
 framing. A script (docs/fakes.md) says what is answered, which limits hold and which faults are injected; without one every
-question is echoed. GET /_fake/requests shows what was asked.
+question is echoed. GET /_fake/requests shows what was asked. discord imitates its webhook, ntfy a server of ntfy,
+webhook a receiver of signed posts; GET /_fake/messages shows what was posted.
+qdrant imitates the store of vectors, otlp a receiver of traces (GET /_fake/spans shows them); they take key and faults of a script.
 
 Examples:
   llm-runner fake groq --listen 127.0.0.1:9001
   llm-runner fake gemini --listen 127.0.0.1:9002 --script storm.yaml
+  llm-runner fake discord --listen 127.0.0.1:9003
   GROQ_API_KEY=any GROQ_BASE_URL=http://127.0.0.1:9001/openai/v1 llm-runner ask hello
 
 Exit codes: 0 after Ctrl-C, 1 the address is taken, 2 wrong usage or a faulty script.`,
@@ -31,8 +34,9 @@ Exit codes: 0 after Ctrl-C, 1 the address is taken, 2 wrong usage or a faulty sc
 		listen := fs.String("listen", "127.0.0.1:0", "`ADDR` to listen on; port 0 chooses a free one")
 		path := fs.String("script", "", "`FILE` that says what is answered and what goes wrong")
 		return func(ctx context.Context) error {
-			if len(c.args) != 1 || !slices.Contains(fake.Kinds(), c.args[0]) {
-				return usageError{"name one of " + strings.Join(fake.Kinds(), ", ")}
+			kinds := append(fake.Kinds(), "discord", "ntfy", "webhook", "qdrant", "otlp")
+			if len(c.args) != 1 || !slices.Contains(kinds, c.args[0]) {
+				return usageError{"name one of " + strings.Join(kinds, ", ")}
 			}
 			var s script.Script
 			if *path != "" {
@@ -41,7 +45,7 @@ Exit codes: 0 after Ctrl-C, 1 the address is taken, 2 wrong usage or a faulty sc
 					return usageError{err.Error()}
 				}
 			}
-			handler, err := fake.New(c.args[0], s)
+			handler, err := imitation(c.args[0], s)
 			if err != nil {
 				return usageError{err.Error()}
 			}
@@ -53,6 +57,22 @@ Exit codes: 0 after Ctrl-C, 1 the address is taken, 2 wrong usage or a faulty sc
 			return serveUntil(ctx, l, &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}, time.Second)
 		}
 	},
+}
+
+func imitation(kind string, s script.Script) (http.Handler, error) {
+	switch kind {
+	case "discord":
+		return fake.NewDiscord(s)
+	case "ntfy":
+		return fake.NewNtfy(s)
+	case "webhook":
+		return fake.NewWebhook(s)
+	case "qdrant":
+		return fake.NewQdrant(s)
+	case "otlp":
+		return fake.NewOTLP(s)
+	}
+	return fake.New(kind, s)
 }
 
 // serveUntil serves until ctx ends, then gives running requests some time to finish.

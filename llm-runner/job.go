@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -52,6 +51,9 @@ failed (no server, no such job, or its state does not allow it), 2 wrong usage o
 		fs.IntVar(&j.spec.Priority, "priority", 0, "`N` from 1 (first) to 9 (last) (default 5)")
 		fs.StringVar(&j.spec.Deadline, "deadline", "", "how `LONG` it may wait in all, such as 90m or 12h (default: as long as it takes)")
 		fs.IntVar(&j.spec.MaxAttempts, "max-attempts", 0, "give up after `N` faults that might have passed (default 5)")
+		fs.StringVar(&j.spec.Plan, "plan", "", "of research: `HOW` it begins, ask (you see its plan first) or auto (default auto)")
+		fs.StringVar((*string)(&j.spec.Notify), "notify", "", "tell the operator of `WHICH` end: always, success or failure (default: none)")
+		fs.StringVar(&j.spec.Output, "output", "", "write the answer to `NOTE`, a path in the vault such as notes/answer.md")
 		fs.StringVar(&j.key, "key", "", "idempotency `KEY`: sent twice it is one job")
 		fs.StringVar(&j.state, "state", "", "list only jobs in these `STATES`, separated by commas")
 		fs.BoolVar(&j.wait, "wait", false, "after submit, wait for the answer")
@@ -163,76 +165,13 @@ func (j *jobCall) submit(ctx context.Context) error {
 	return j.await(ctx, job.ID)
 }
 
-// await asks until the job has ended, also across a restart of the server.
-func (j *jobCall) await(ctx context.Context, id int64) error {
-	if j.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, j.timeout, errPatience)
-		defer cancel()
-	}
-	told, pause := jobs.State(""), 50*time.Millisecond
-	for {
-		var raw json.RawMessage
-		err := j.ask(ctx, path(id, ""), nil, &raw)
-		var job shownJob
-		if err == nil {
-			err = json.Unmarshal(raw, &job)
-		}
-		var told2 *serverError
-		switch {
-		case errors.Is(context.Cause(ctx), errPatience):
-			fmt.Fprintf(j.stderr, "job %d has not ended within %s; it goes on: llm-runner job wait %d\n", id, j.timeout, id)
-			return exitError(exitHeld)
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.As(err, &told2) && told2.status < 500:
-			return err
-		case err != nil: // the server may be restarting
-			if bell, ok := running(j.data); ok {
-				j.bell = bell
-			}
-		case job.State.Ended():
-			return j.end(job, raw)
-		case job.State != told:
-			told = job.State
-			fmt.Fprintf(j.stderr, "(%s%s)\n", job.State, because(job.Job))
-		}
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-		}
-		pause = min(pause*3/2, time.Second)
-	}
-}
-
-var errPatience = errors.New("waited long enough")
-
-// end prints what became of a job that was waited for.
-func (j *jobCall) end(job shownJob, raw json.RawMessage) error {
-	if j.asJSON {
-		if err := j.printJSON(raw); err != nil {
-			return err
-		}
-	} else if job.State == jobs.Done {
-		fmt.Fprintln(j.stdout, strings.TrimRight(job.Answer, "\n"))
-		j.credit(&job.Route)
-	}
-	if job.State != jobs.Done {
-		fmt.Fprintf(j.stderr, "job %d is %s%s\n", job.ID, job.State, because(job.Job))
-		return exitError(exitFailed)
-	}
-	return nil
-}
-
 func because(job jobs.Job) string {
 	s := ""
 	if job.Reason != "" {
 		s = ": " + job.Reason
 	}
-	if !job.ResumeAt.IsZero() {
-		s += "; it goes on at " + job.ResumeAt.Local().Format("2006-01-02 15:04:05")
+	if at := job.GoesOn(); !at.IsZero() {
+		s += "; it goes on at " + at.Local().Format("2006-01-02 15:04:05")
 	}
 	return s
 }
@@ -263,9 +202,13 @@ func (j *jobCall) list(ctx context.Context) error {
 		return err
 	}
 	w := tabwriter.NewWriter(j.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tSTATE\tTYPE\tSINCE\tTITLE\tREASON")
+	fmt.Fprintln(w, "ID\tSTATE\tTYPE\tSINCE\tETA\tTITLE\tREASON")
 	for _, x := range all.Jobs {
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", x.ID, x.State, x.Type, x.Since.Local().Format("2006-01-02 15:04:05"), x.Title, x.Reason)
+		eta := "-"
+		if x.ETA != nil {
+			eta = x.ETA.Local().Format("2006-01-02 15:04:05")
+		}
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", x.ID, x.State, x.Type, x.Since.Local().Format("2006-01-02 15:04:05"), eta, x.Title, x.Reason)
 	}
 	return w.Flush()
 }
@@ -278,7 +221,20 @@ func (j *jobCall) show(raw json.RawMessage) error {
 	if err := json.Unmarshal(raw, &job); err != nil {
 		return err
 	}
-	fmt.Fprintf(j.stdout, "job %d: %s (%s, priority %d)\n%s%s\n\n", job.ID, job.Title, job.Type, job.Priority, job.State, because(job.Job))
+	fmt.Fprintf(j.stdout, "job %d: %s (%s, priority %d)\n%s%s\n", job.ID, job.Title, job.Type, job.Priority, job.State, because(job.Job))
+	if job.Position > 0 {
+		fmt.Fprintf(j.stdout, "place in the line: %d\n", job.Position)
+	}
+	if job.ETA != nil {
+		fmt.Fprintf(j.stdout, "done at about: %s\n", job.ETA.Local().Format("2006-01-02 15:04:05"))
+	}
+	if job.File != "" {
+		fmt.Fprintf(j.stdout, "file: %s\n", job.File)
+	}
+	if job.Note != "" {
+		fmt.Fprintf(j.stdout, "answer: %s\n", job.Note)
+	}
+	fmt.Fprintln(j.stdout)
 	w := tabwriter.NewWriter(j.stdout, 0, 0, 2, ' ', 0)
 	for _, e := range job.Timeline {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", e.At.Local().Format("2006-01-02 15:04:05"), e.To, e.Note)

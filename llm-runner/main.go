@@ -40,7 +40,7 @@ type command struct {
 }
 
 // commands in the order in which help lists them.
-var commands = []command{serveCommand, askCommand, jobCommand, routeCommand, modelsCommand, usageCommand, doctorCommand, snapshotCommand, restoreCommand, fakeCommand, versionCommand}
+var commands = []command{serveCommand, workerCommand, askCommand, jobCommand, agentCommand, routeCommand, modelsCommand, usageCommand, progressCommand, libraryCommand, memoryCommand, evalCommand, doctorCommand, alertCommand, snapshotCommand, restoreCommand, mcpCommand, fakeCommand, mcpFixtureCommand, versionCommand}
 
 // A call is one invocation of a command.
 type call struct {
@@ -69,6 +69,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		}
 		return exitOK
 	}
+	if args[0] == readDocumentCommand {
+		return readDocument(ctx, args[1:], stdin, stdout, stderr)
+	}
 	if args[0] == "--version" {
 		args[0] = "version"
 	}
@@ -85,7 +88,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 func overview(w io.Writer) {
 	fmt.Fprint(w, "llm-runner routes the LLM work of one household to the right model on the right machine.\n\nUsage: llm-runner COMMAND [flags]\n\n")
 	for _, cmd := range commands {
-		fmt.Fprintf(w, "  %-8s %s\n", cmd.name, cmd.summary)
+		fmt.Fprintf(w, "  %-11s %s\n", cmd.name, cmd.summary)
 	}
 	fmt.Fprint(w, "\nllm-runner COMMAND --help shows flags and examples. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration,\n"+
 		"3 nobody can answer now, 4 refused for good, 130 interrupted.\n")

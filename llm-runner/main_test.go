@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,9 +29,14 @@ func TestMain(m *testing.M) {
 // TestScripts drives the whole binary by the scripts in testdata/script. Beside testscript's own commands there are
 //
 //	free NAME            puts a free loopback port into $NAME
+//	subst FILE NAME      puts the value of $NAME into a file
 //	await URL            waits until the URL answers 200
+//	found PATTERN [N]    waits until N files (1) match
+//	posted URL REGEXP    waits until what the URL answers matches
 //	truncate FILE BYTES  cuts a file off
 //	schema FILE COPY N   copies a database and says that schema N made it
+//	form URL NAME=VALUE...  sends a form as a page does
+//	nowhere TEXT DIR     looks that no file below a folder holds a text
 //	http METHOD URL [FILE]  sends a request (FILE is the body); stdout is the status, the X-Runner headers and the body
 func TestScripts(t *testing.T) {
 	example, err := filepath.Abs("runner.example.yaml")
@@ -51,6 +60,10 @@ func TestScripts(t *testing.T) {
 				ts.Check(l.Close())
 				ts.Setenv(args[0], port)
 			},
+			"subst": func(ts *testscript.TestScript, _ bool, args []string) {
+				path := ts.MkAbs(args[0])
+				ts.Check(os.WriteFile(path, []byte(strings.ReplaceAll(ts.ReadFile(path), "$"+args[1], ts.Getenv(args[1]))), 0o600))
+			},
 			"await": func(ts *testscript.TestScript, _ bool, args []string) {
 				deadline := time.Now().Add(20 * time.Second)
 				for {
@@ -68,6 +81,73 @@ func TestScripts(t *testing.T) {
 				}
 			},
 			"http": request,
+			"form": func(ts *testscript.TestScript, _ bool, args []string) {
+				values := url.Values{}
+				for _, field := range args[1:] {
+					name, value, _ := strings.Cut(field, "=")
+					values.Add(name, value)
+				}
+				resp, err := http.PostForm(args[0], values)
+				ts.Check(err)
+				resp.Body.Close()
+				if resp.StatusCode >= 400 {
+					ts.Fatalf("form %s: %s", args[0], resp.Status)
+				}
+			},
+			"nowhere": func(ts *testscript.TestScript, neg bool, args []string) {
+				found := ""
+				ts.Check(filepath.WalkDir(ts.MkAbs(args[1]), func(path string, d fs.DirEntry, err error) error {
+					if err != nil || d.IsDir() {
+						return err
+					}
+					b, err := os.ReadFile(path)
+					if bytes.Contains(b, []byte(args[0])) {
+						found = path
+					}
+					return err
+				}))
+				if (found == "") == neg {
+					ts.Fatalf("%q in %q", args[0], found)
+				}
+			},
+			"found": func(ts *testscript.TestScript, _ bool, args []string) {
+				want := 1
+				if len(args) > 1 {
+					var err error
+					want, err = strconv.Atoi(args[1])
+					ts.Check(err)
+				}
+				deadline := time.Now().Add(20 * time.Second)
+				for {
+					all, err := filepath.Glob(ts.MkAbs(args[0]))
+					ts.Check(err)
+					if len(all) == want {
+						return
+					}
+					if time.Now().After(deadline) {
+						ts.Fatalf("%q match %s, not %d files", all, args[0], want)
+					}
+					time.Sleep(20 * time.Millisecond) // polling with a deadline: a folder has no other way to tell us
+				}
+			},
+			"posted": func(ts *testscript.TestScript, _ bool, args []string) {
+				want := regexp.MustCompile(args[1])
+				deadline := time.Now().Add(30 * time.Second)
+				for {
+					resp, err := http.Get(args[0])
+					ts.Check(err)
+					body, err := io.ReadAll(resp.Body)
+					ts.Check(err)
+					resp.Body.Close()
+					if want.Match(body) {
+						return
+					}
+					if time.Now().After(deadline) {
+						ts.Fatalf("nobody posted %s: %s", args[1], body)
+					}
+					time.Sleep(50 * time.Millisecond) // polling with a deadline, as above
+				}
+			},
 			"truncate": func(ts *testscript.TestScript, _ bool, args []string) {
 				size, err := strconv.ParseInt(args[1], 10, 64)
 				ts.Check(err)

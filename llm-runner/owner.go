@@ -37,15 +37,18 @@ func (e *ownedError) Error() string {
 	return s + ": stop that process, or name another directory with --data"
 }
 
+// unwritable is what to look at where a data directory takes no writes.
+const unwritable = "is it this user's, on a disk with room that is mounted for writing? Another one is named with --data"
+
 // own makes the directory where it is missing and takes it. A *ownedError says who has it already.
 func own(dir string) (*owner, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make data directory: %w", err)
+		return nil, fmt.Errorf("make data directory: %w: %s", err, unwritable)
 	}
 	path := filepath.Join(dir, "owner")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock data directory: %w", err)
+		return nil, fmt.Errorf("lock data directory: %w: %s", err, unwritable)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		defer f.Close()
@@ -68,10 +71,10 @@ func (o *owner) announce(d doorbell) error {
 		return err
 	}
 	if err := o.file.Truncate(0); err != nil {
-		return fmt.Errorf("lock data directory: %w", err)
+		return fmt.Errorf("lock data directory: %w: %s", err, unwritable)
 	}
 	if _, err := o.file.WriteAt(b, 0); err != nil {
-		return fmt.Errorf("lock data directory: %w", err)
+		return fmt.Errorf("lock data directory: %w: %s", err, unwritable)
 	}
 	return nil
 }

@@ -7,11 +7,13 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"home.arpa/lab/llm-runner/internal/graph"
 	"home.arpa/lab/llm-runner/internal/library"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/provider/anthropic"
@@ -24,7 +26,7 @@ import (
 )
 
 // members makes the router's providers: those configured, or else those found, and always the vault.
-func members(c *Config, vault *library.Vault) ([]route.Member, error) {
+func members(c *Config, vault *library.Vault, research *graph.Inquiries) ([]route.Member, error) {
 	var all []route.Member
 	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
 		m, err := newMember(name, c.Providers[name])
@@ -47,7 +49,7 @@ func members(c *Config, vault *library.Vault) ([]route.Member, error) {
 			all = append(all, m)
 		}
 	}
-	return append(all, route.Member{Name: "vault", Kind: "vault", Provider: vault}), nil
+	return append(all, route.Member{Name: "vault", Kind: "vault", Provider: vault}, route.Member{Name: graph.Name, Kind: "vault", Provider: research}), nil
 }
 
 func newMember(name string, p ProviderConfig) (route.Member, error) {
@@ -57,6 +59,7 @@ func newMember(name string, p ProviderConfig) (route.Member, error) {
 	case "ollama":
 		x := ollama.New(ollama.Config{Name: name, URL: p.URL, Key: key, Timeout: p.Timeout})
 		m.Provider, m.Probe = x, func(ctx context.Context) error { _, err := x.Version(ctx); return err }
+		m.Outside = func(model string) bool { return elsewhere(p.URL, model) }
 		if m.Concurrency == 0 {
 			m.Concurrency = 1 // OLLAMA_NUM_PARALLEL's own default; more would wait inside Ollama, where nobody sees it
 		}
@@ -83,6 +86,34 @@ func newMember(name string, p ProviderConfig) (route.Member, error) {
 		m.Probe = healthCheck(name, p)
 	}
 	return m, nil
+}
+
+// elsewhere says that an Ollama passes a model's requests on to ollama.com: that host itself, and the models that are named so
+// (docs.ollama.com/cloud: "gpt-oss:120b-cloud").
+func elsewhere(address, model string) bool {
+	u, err := url.Parse(address)
+	host := ""
+	if err == nil {
+		host = strings.ToLower(u.Hostname())
+	}
+	return host == "ollama.com" || strings.HasSuffix(host, ".ollama.com") || strings.HasSuffix(model, "-cloud") || strings.HasSuffix(model, ":cloud")
+}
+
+// limits are the configured rate limits, with the ways in which the room of each kind's limits comes back: of a kind that is
+// not known, the strictest.
+func (p ProviderConfig) limits() []llm.Limit {
+	all := make([]llm.Limit, len(p.Limits))
+	for i, c := range p.Limits {
+		l := llm.Limit{Dimension: c.Dimension, Model: c.Model, Max: llm.Known(c.Max), Refill: llm.Rolling}
+		switch {
+		case p.Kind == "anthropic":
+			l.Refill, l.Counts = llm.Continuous, llm.SkipsCached
+		case p.Kind == "gemini" && strings.HasSuffix(c.Dimension, "/day"):
+			l.Refill = llm.PacificDay
+		}
+		all[i] = l
+	}
+	return all
 }
 
 // faults is what the provider itself finds wrong with its settings: "field: what is wrong, and the cure".
@@ -176,6 +207,9 @@ func findKey(key, base, kind, url string) func() (ProviderConfig, bool) {
 	}
 }
 
+// defaultEmbedder is the model that makes vectors where an Ollama has it and the configuration names none.
+const defaultEmbedder = "nomic-embed-text"
+
 func findOllama() (ProviderConfig, bool) {
 	return ProviderConfig{Kind: "ollama", URL: ollamaURL(os.Getenv("OLLAMA_HOST"))}, true
 }
@@ -200,9 +234,9 @@ func ollamaURL(host string) string {
 	case "", "0.0.0.0", "::":
 		name = "127.0.0.1"
 	}
-	url := scheme + "://" + net.JoinHostPort(name, port)
+	address := scheme + "://" + net.JoinHostPort(name, port)
 	if path != "" {
-		url += "/" + path
+		address += "/" + path
 	}
-	return strings.TrimRight(url, "/")
+	return strings.TrimRight(address, "/")
 }

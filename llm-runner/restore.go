@@ -37,6 +37,9 @@ Exit codes: 0 restored, 1 failed or declined, 2 the command line or the configur
 			if err != nil {
 				return err
 			}
+			if config.Database != "" {
+				return elsewhereError("restore", `pg_restore --clean --if-exists --single-transaction --dbname="$DATABASE_URL" `+file)
+			}
 			if !*yes && !terminal(c.stdin) {
 				return errNobodyToAsk
 			}

@@ -35,6 +35,9 @@ Exit codes: 0 the snapshot is there, 1 failed, 2 the command line or the configu
 			if err != nil {
 				return err
 			}
+			if config.Database != "" {
+				return elsewhereError("snapshot", `pg_dump --format=custom --file=`+path+` "$DATABASE_URL"`)
+			}
 			d, err := readDB(ctx, config)
 			if err != nil {
 				return err

@@ -6,12 +6,16 @@ package chat
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/trace"
 )
 
 // A State is where a turn stands.
@@ -43,6 +47,8 @@ type Chat struct {
 	Leaf    int64     `json:"leaf"`    // the last message of the branch that is shown; 0: no message
 	Model   string    `json:"model"`   // as it was last asked for; "" none named
 	Project bool      `json:"project"` // as it was last asked for
+	Tools   bool      `json:"tools"`   // as it was last asked for
+	Memory  bool      `json:"memory"`  // as it was last asked for
 	Created time.Time `json:"created"`
 	Updated time.Time `json:"updated"`
 	// Snippet is, in the results of a search, the text around the hits; each hit stands between \x02 and \x03.
@@ -68,7 +74,11 @@ type Turn struct {
 	Seq       int64          `json:"-"`       // of the last event in its log
 	Asked     string         `json:"asked"`   // the model that was asked for; "" none named
 	Project   bool           `json:"project"` // project mode was asked for
-	Route     llm.Route      `json:"route"`   // who answers and why; zero until known
+	Tools     bool           `json:"tools"`   // the model may have tools run
+	plan      string         // as it was asked with; not kept: research knows it once it has begun
+	Memory    bool           `json:"memory"` // the model may know what is remembered about the person
+	Run       int64          `json:"-"`      // the turn whose work with tools it goes on with: the first that was asked, or itself
+	Route     llm.Route      `json:"route"`  // who answers and why; zero until known
 	Started   time.Time      `json:"started"`
 	First     time.Duration  `json:"first_token_ns"` // from Started to the first token; 0: none came
 	Ended     time.Time      `json:"ended,omitzero"`
@@ -76,15 +86,32 @@ type Turn struct {
 	Cost      llm.Count      `json:"cost_micro_usd"`
 	Thinking  string         `json:"thinking,omitempty"`
 	Citations []llm.Citation `json:"citations,omitempty"`
-	Finish    llm.Finish     `json:"finish,omitempty"`
-	Error     string         `json:"error,omitempty"` // one sentence for people; for Held: what is waited for
-	RetryAt   time.Time      `json:"retry_at,omitzero"`
+	Private   bool           `json:"private,omitempty"` // it rests on notes that no cloud provider may see
+	// Remembered are the facts that the model was told with the question.
+	Remembered []Remembered `json:"remembered,omitempty"`
+	Finish     llm.Finish   `json:"finish,omitempty"`
+	Error      string       `json:"error,omitempty"` // one sentence for people; for Held: what is waited for
+	RetryAt    time.Time    `json:"retry_at,omitzero"`
+	Due        bool         `json:"due,omitempty"` // it is asked again by itself
+	Holds      int          `json:"-"`             // how often in a row it was held
+	Resumes    int          `json:"-"`             // how often it was asked again because a process ended
 }
+
+// RunName is what the work of this turn is called: one that is asked again goes on with it.
+func (t *Turn) RunName() string {
+	return fmt.Sprintf("turn-%d", t.Run)
+}
+
+// Over says that nothing more will come of the turn, unless a person asks again.
+func (t *Turn) Over() bool { return !t.State.Running() && !t.Due }
 
 // Options are what a question asks for beside its text.
 type Options struct {
 	Model   string // "" none named: the router's default
 	Project bool   // project mode
+	Tools   bool   // the model may have tools run
+	Memory  bool   // the model may know what is remembered about the person
+	Plan    string // of research, see llm.Request
 	// Key, if not empty, makes sending idempotent: a second Send with the same key returns the first one's turn.
 	Key string
 }
@@ -102,7 +129,15 @@ type Config struct {
 	Cost func(provider, model string, u llm.Usage) llm.Count
 	// Grace is how long running turns may go on once Run is told to stop; 0 means 3 seconds.
 	Grace time.Duration
-	Log   *slog.Logger // nil: slog.Default()
+	// Recall returns what is remembered that belongs to a request's last question; nil: nothing is.
+	Recall func(ctx context.Context, req llm.Request) ([]Remembered, error)
+	// Deleted is told of a conversation that is gone, after it is; nil: nobody is.
+	Deleted func(chat int64)
+	// Engine asks turns again by themselves that were held or interrupted; nil: a person does. It is launched after New.
+	Engine *engine.Engine
+	// Traces tells of each turn; nil: nobody is told.
+	Traces *trace.Tracer
+	Log    *slog.Logger // nil: slog.Default()
 }
 
 // A Service owns the conversations in one database. It is safe for concurrent use.
@@ -115,10 +150,14 @@ type Service struct {
 	ctx    context.Context // of all turns; no request's
 	cancel context.CancelCauseFunc
 
-	mu     sync.Mutex
-	live   map[int64]*live // by turn
-	closed bool
-	turns  sync.WaitGroup
+	refuge refuge
+
+	mu       sync.Mutex
+	live     map[int64]*live         // by turn
+	watchers map[int64]chan struct{} // of turns that do not run here; closed at the next change
+	closed   bool
+	missed   atomic.Bool // there may be turns that are due and that the engine does not know of
+	turns    sync.WaitGroup
 }
 
 // The causes with which a turn's context ends.
@@ -126,10 +165,11 @@ var (
 	errStop    = errors.New("stopped by a person")
 	errDelete  = errors.New("the conversation was deleted")
 	errRestart = errors.New("the server stopped while this answer was arriving")
+	errLost    = errors.New("the database did not hear from this server, and another one took this answer over")
 )
 
 // New returns the service of d's conversations, answered by p. Turns that a dead process left running are marked
-// Interrupted with what had come of them; ctx bounds that work only.
+// Interrupted with what had come of them (in a shared database by Adopt); ctx bounds that work only.
 func New(ctx context.Context, d *db.DB, p llm.Provider, c Config) (*Service, error) {
 	if c.Grace == 0 {
 		c.Grace = 3 * time.Second
@@ -137,18 +177,46 @@ func New(ctx context.Context, d *db.DB, p llm.Provider, c Config) (*Service, err
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	if err := recoverTurns(ctx, d); err != nil {
-		return nil, err
-	}
-	s := &Service{db: d, provider: p, config: c, log: c.Log, live: map[int64]*live{}}
+	s := &Service{db: d, provider: p, config: c, log: c.Log, live: map[int64]*live{}, watchers: map[int64]chan struct{}{}}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	if !d.Shared() {
+		if err := adopt(ctx, d, "", s.dueOf(dueAll)); err != nil {
+			return nil, err
+		}
+	}
+	if c.Engine != nil {
+		c.Engine.Register(task, s.call)
+		c.Engine.Inherits(s.Adopt)
+		s.missed.Store(true)
+	}
+	d.Hear(topic, s.hear)
 	return s, nil
 }
 
-// Run waits until ctx ends, takes no more questions, gives running turns the grace to finish, and marks those that did
-// not Interrupted. When it returns, everything that came is on disk.
+// Reader returns a service that reads d's conversations beside the one that owns them. It asks nothing and changes nothing.
+func Reader(d *db.DB) *Service {
+	s := &Service{db: d, log: slog.New(slog.DiscardHandler), live: map[int64]*live{}, watchers: map[int64]chan struct{}{}, closed: true}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	return s
+}
+
+// Run has the turns go on that are due, until ctx ends. Then it takes no more questions, gives running turns the grace to
+// finish, and marks those that did not Interrupted. When it returns, everything that came is on disk.
 func (s *Service) Run(ctx context.Context) error {
-	<-ctx.Done()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		if s.db.Trouble() == nil {
+			s.settle(context.WithoutCancel(ctx)) //nolint:errcheck // the disk refuses still: the next round tries again
+			if s.missed.Swap(false) {
+				s.scheduleAll(context.WithoutCancel(ctx))
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
@@ -156,6 +224,10 @@ func (s *Service) Run(ctx context.Context) error {
 	defer grace.Stop()
 	s.turns.Wait()
 	s.cancel(errRestart)
+	if err := s.settle(context.WithoutCancel(ctx)); err != nil {
+		s.log.Error("conversations that were kept in memory are lost: the disk refuses still", "error", err)
+		return fmt.Errorf("write conversations that were kept in memory: %w", err)
+	}
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
 )
 
@@ -74,17 +75,38 @@ func open(t *testing.T) (*Service, *puppet) {
 	return s, p
 }
 
+// database opens what the tests run on.
+var database = db.Open
+
 func openAt(t *testing.T, path string) (*Service, *puppet, *db.DB, func()) {
 	t.Helper()
-	d, err := db.Open(context.Background(), path)
+	return openWith(t, path, func(*db.DB) *engine.Engine { return nil })
+}
+
+// openWith is openAt with an engine, which it launches and closes; nil: there is none.
+// wrap, if not nil, is what openWith puts before the puppet. Tests that set it do not run side by side.
+var wrap func(d *db.DB, p llm.Provider) llm.Provider
+
+func openWith(t *testing.T, path string, work func(*db.DB) *engine.Engine) (*Service, *puppet, *db.DB, func()) {
+	t.Helper()
+	d, err := database(context.Background(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPuppet()
-	s, err := New(context.Background(), d, p, Config{Log: quiet(), Grace: time.Nanosecond,
+	p, e := newPuppet(), work(d)
+	var asked llm.Provider = p
+	if wrap != nil {
+		asked = wrap(d, p)
+	}
+	s, err := New(context.Background(), d, asked, Config{Log: quiet(), Grace: time.Nanosecond, Engine: e,
 		Cost: func(_, _ string, u llm.Usage) llm.Count { return u.Output }})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if e != nil {
+		if err := e.Launch(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -95,6 +117,9 @@ func openAt(t *testing.T, path string) (*Service, *puppet, *db.DB, func()) {
 	stop := sync.OnceFunc(func() {
 		cancel()
 		<-done
+		if e != nil {
+			e.Close(5 * time.Second) //nolint:errcheck // what has not ended is called again
+		}
 		d.Close()
 	})
 	t.Cleanup(stop)
@@ -387,6 +412,7 @@ func TestABrokenTurnDoesNotKeepTheOthers(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	s.turns.Wait() // a reader hears of the end a moment before the turn is put away
 	if n := s.Running(); n != 0 {
 		t.Errorf("%d still running", n)
 	}

@@ -40,7 +40,14 @@ func (s *Service) ExportMarkdown(ctx context.Context, w io.Writer, chat int64) e
 		}
 		b.WriteString("\n")
 		for i, q := range m.Turn.Citations {
-			fmt.Fprintf(&b, "\n%d. %s, lines %d-%d\n", i+1, q.Path, q.Line, q.EndLine)
+			where := q.Path
+			if q.Collection != "" {
+				where = q.Collection + ": " + where
+			}
+			if q.Page > 0 {
+				where += fmt.Sprintf(", page %d", q.Page)
+			}
+			fmt.Fprintf(&b, "\n%d. %s, lines %d-%d\n", i+1, where, q.Line, q.EndLine)
 		}
 	}
 	_, err = io.WriteString(w, b.String())

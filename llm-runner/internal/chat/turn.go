@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/trace"
 )
 
 // flushEvery is how long what has come may wait for the disk.
@@ -35,11 +37,13 @@ type live struct {
 // start runs a recorded turn under the service's context.
 func (s *Service) start(t Turn, req llm.Request, leave func()) {
 	l := &live{id: t.ID, chat: t.Chat, turn: t, done: make(chan struct{})}
-	l.ctx, l.cancel = context.WithCancelCause(s.ctx)
+	ctx, span := s.config.Traces.Begin(s.ctx, trace.Turn, "")
+	l.ctx, l.cancel = context.WithCancelCause(ctx)
 	l.append(Event{Whole: true}, func(t *Turn) {}) // the log begins anew, whatever an earlier attempt had in it
 	s.mu.Lock()
 	s.live[l.id] = l
 	s.mu.Unlock()
+	s.changed(l.id)
 	go func() {
 		defer leave()
 		defer l.cancel(nil)
@@ -53,7 +57,25 @@ func (s *Service) start(t Turn, req llm.Request, leave func()) {
 		close(stop)
 		<-flushed
 		s.finish(l, err)
+		l.told(span, err)
 	}()
+}
+
+// told ends the turn's span with what is known of it.
+func (l *live) told(span *trace.Span, err error) {
+	if span.On() {
+		_, t := l.message()
+		span.Set(trace.Conversation, strconv.FormatInt(l.chat, 10))
+		span.SetInt(trace.TurnID, l.id)
+		span.Set(trace.State, string(t.State))
+		span.Set(trace.Asked, t.Asked)
+		span.Set(trace.Name, t.Route.Provider)
+		span.Set(trace.Answered, t.Route.Model)
+		span.Set(trace.Rule, t.Route.Rule)
+		span.SetTotal(t.Usage)
+		span.SetCost(t.Cost)
+	}
+	span.Done(err)
 }
 
 // stream ranges over the provider's answer. A provider that panics breaks its own turn only.
@@ -64,6 +86,7 @@ func (s *Service) stream(l *live, req llm.Request) (err error) {
 			err = fmt.Errorf("internal fault while answering: %v", p)
 		}
 	}()
+	req = s.remind(l, req)
 	for ev, err := range s.provider.Stream(l.ctx, req) {
 		if err != nil {
 			return err
@@ -75,7 +98,7 @@ func (s *Service) stream(l *live, req llm.Request) (err error) {
 
 // take appends one of the provider's events to the log.
 func (l *live) take(ev llm.Event) {
-	begins := ev.Text != "" || ev.Thinking != ""
+	begins := ev.Text != "" || ev.Thinking != "" || ev.Tool != nil
 	facts := func(t *Turn) {
 		if ev.Route != nil {
 			t.Route = *ev.Route
@@ -90,9 +113,13 @@ func (l *live) take(ev llm.Event) {
 			t.Finish = ev.Finish
 		}
 		t.Citations = append(t.Citations, ev.Citations...)
+		t.Private = t.Private || ev.Private
+		if ev.Route != nil {
+			t.told(ev.Route.Withheld > 0)
+		}
 	}
 	l.mu.Lock()
-	news := ev.Route != nil || begins && l.turn.State == Waiting
+	news := ev.Route != nil || ev.Tool != nil || begins && l.turn.State == Waiting || ev.Private && !l.turn.Private // that is on disk with the first such words
 	l.mu.Unlock()
 	if !news {
 		// Usage, citations and the finish are told with the end; they need no event of their own.
@@ -181,7 +208,12 @@ func (s *Service) flush(l *live, stop <-chan struct{}) {
 		case <-stop:
 			return
 		}
-		if err := s.save(l); err != nil {
+		err := s.save(l)
+		if errors.Is(err, errLost) {
+			l.cancel(errLost)
+			return
+		}
+		if err != nil {
 			s.log.Warn("write answer", "turn", l.id, "error", err) // kept in memory, and written with the next batch
 		}
 	}
@@ -211,10 +243,11 @@ func (s *Service) save(l *live) error {
 }
 
 // finish records how the turn ended, then tells its readers: what they are told is on disk. While the disk refuses, the
-// turn stays under way and the write is tried again.
+// turn stays under way and the write is tried again. One that another process took over meanwhile is that one's.
 func (s *Service) finish(l *live, err error) {
 	text, t := l.message()
 	conclude(t, text, err, context.Cause(l.ctx))
+	s.markDue(t)
 	t.Ended = time.Now()
 	if s.config.Cost != nil && t.Route.Provider != "" {
 		t.Cost = s.config.Cost(t.Route.Provider, t.Route.Model, t.Usage)
@@ -223,6 +256,11 @@ func (s *Service) finish(l *live, err error) {
 	for {
 		err := s.writeEnd(*t, text)
 		if err == nil {
+			break
+		}
+		if errors.Is(err, errLost) {
+			t.State, t.Due = Interrupted, true // its readers go on with what the database has
+			s.missed.Store(true)               // what is due there may not have reached the engine
 			break
 		}
 		s.log.Error("write the end of an answer", "turn", l.id, "error", err)
@@ -235,11 +273,18 @@ func (s *Service) finish(l *live, err error) {
 		}
 		break // the next start finds what was flushed
 	}
-	t.Seq--
-	l.append(Event{news: true}, func(known *Turn) { *known = *t })
+	if t.Due && t.State == Held {
+		ctx, cancel := s.lasting()
+		s.schedule(ctx, *t)
+		cancel()
+	}
 	s.mu.Lock()
-	delete(s.live, l.id)
+	if s.live[l.id] == l { // since its end is on disk it may have been asked again
+		delete(s.live, l.id)
+	}
 	s.mu.Unlock()
+	t.Seq--
+	l.append(Event{news: true}, func(known *Turn) { *known = *t }) // readers that are told of it must not find l once more
 	close(l.done)
 }
 
@@ -257,7 +302,7 @@ func conclude(t *Turn, text string, err, cause error) {
 		t.State = Stopped
 	case errors.Is(cause, errRestart):
 		t.State, t.Error = Interrupted, errRestart.Error()
-	case errors.As(err, &busy) && !came:
+	case errors.As(err, &busy) && (text == "" || t.Tools): // what came of a run with tools is kept by the run, and comes again
 		t.State, t.Error, t.RetryAt = Held, busy.Reason, busy.Until
 		if t.Route.Provider == "" {
 			t.Route.Provider, t.Route.Model = busy.Provider, busy.Model

@@ -1,5 +1,6 @@
-// Package db opens the one SQLite file that holds everything this program knows, brings its schema up to date, and hands
-// out transactions. It is the only place, beside files named sql.go, where SQL is written.
+// Package db opens what holds everything this program knows, one SQLite file or a PostgreSQL database that several processes
+// share, brings its schema up to date, and hands out transactions. It is the only place, beside files named sql.go, where
+// SQL is written; that SQL marks its parameters with ? and is understood by both.
 package db
 
 import (
@@ -14,6 +15,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	_ "modernc.org/sqlite" // driver "sqlite": SQLite in Go, FTS5 included
@@ -22,13 +24,17 @@ import (
 // Name is the database's file name in the data directory.
 const Name = "runner.db"
 
-// A DB is an open database. Writes go through one connection, one transaction at a time, so that nobody meets
-// SQLITE_BUSY; reads run beside them on a small pool and see the last commit.
+// A DB is an open database. In SQLite writes go through one connection, one transaction at a time, so that nobody meets
+// SQLITE_BUSY; reads run beside them on a small pool and see the last commit. In PostgreSQL transactions run side by side:
+// whoever reads a row to change it locks it (see Lock).
 type DB struct {
 	path    string
 	w, r    *sql.DB
 	Backup  string // the copy that Open made before it migrated; "" where it did not have to
 	Applied []int  // the migrations that Open ran
+
+	shared  *shared // nil: SQLite
+	trouble atomic.Pointer[Trouble]
 }
 
 // Open opens or creates the database file at path and runs the migrations it lacks. Before the first of them a copy of
@@ -50,18 +56,21 @@ func openFile(ctx context.Context, path string, keep bool) (*DB, error) {
 	d := &DB{path: path, w: w}
 	if err := d.migrate(ctx, keep); err != nil {
 		w.Close()
-		return nil, fmt.Errorf("open database %s: %w", path, err)
+		return nil, unreadable(path, fmt.Errorf("open database %s: %w", path, err))
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
 		w.Close()
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	if d.r, err = open(path, 4, "&_pragma=query_only(1)"); err != nil {
+	if d.r, err = open(path, readers, "&_pragma=query_only(1)"); err != nil {
 		w.Close()
 		return nil, err
 	}
 	return d, nil
 }
+
+// readers is how many connections read at once.
+const readers = 4
 
 // OpenRead opens an existing database for reading beside the process that owns it. It never migrates.
 func OpenRead(ctx context.Context, path string) (*DB, error) {
@@ -73,6 +82,23 @@ func OpenRead(ctx context.Context, path string) (*DB, error) {
 		return nil, err
 	}
 	return &DB{path: path, r: r}, nil
+}
+
+// OpenMemory makes a database in memory, with the schema of all others. There is one connection: within Tx nobody may read
+// but by its transaction.
+func OpenMemory(ctx context.Context) (*DB, error) {
+	w, err := sql.Open("sqlite", "file::memory:?_txlock=immediate&_pragma=temp_store(memory)")
+	if err != nil {
+		return nil, fmt.Errorf("open database in memory: %w", err)
+	}
+	w.SetMaxOpenConns(1)
+	w.SetMaxIdleConns(1)
+	d := &DB{path: ":memory:", w: w, r: w}
+	if err := d.migrate(ctx, false); err != nil {
+		w.Close()
+		return nil, fmt.Errorf("open database in memory: %w", err)
+	}
+	return d, nil
 }
 
 func open(path string, conns int, extra string) (*sql.DB, error) {
@@ -91,9 +117,19 @@ func open(path string, conns int, extra string) (*sql.DB, error) {
 	return h, nil
 }
 
-// Tx runs f in one write transaction: committed when f returns nil, rolled back otherwise. Keep f short: everybody who
-// writes waits for it.
-func (d *DB) Tx(ctx context.Context, f func(tx *sql.Tx) error) error {
+// Trim closes connections for reading that nobody uses: each holds some megabytes of pages, and another one takes a millisecond.
+func (d *DB) Trim() {
+	if d.shared == nil && d.r != nil {
+		d.r.SetMaxIdleConns(0)
+		d.r.SetMaxIdleConns(readers)
+	}
+}
+
+// Tx runs f in one write transaction: committed when f returns nil, rolled back otherwise. Keep f short: in SQLite everybody
+// who writes waits for it, in PostgreSQL everybody who wants the rows that it locks.
+func (d *DB) Tx(ctx context.Context, f func(tx *sql.Tx) error) error { return d.Noted(d.tx(ctx, f)) }
+
+func (d *DB) tx(ctx context.Context, f func(tx *sql.Tx) error) error {
 	tx, err := d.w.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
@@ -111,20 +147,27 @@ func (d *DB) Tx(ctx context.Context, f func(tx *sql.Tx) error) error {
 // Read returns the pool for queries outside transactions.
 func (d *DB) Read() *sql.DB { return d.r }
 
-// Writer returns the one writing connection, for an owner that keeps prepared statements on it. Tx is for everybody else.
+// Writer returns the writing handle (in SQLite one connection), for an owner that keeps prepared statements on it. Tx is for
+// everybody else.
 func (d *DB) Writer() *sql.DB { return d.w }
 
-// NewWriter opens one more writing connection to the same file, for an owner that closes what it is given. It takes turns with
-// Tx by waiting, so it must not be used inside one.
+// NewWriter opens one more writing handle to the same database, for an owner that closes what it is given. In SQLite it takes
+// turns with Tx by waiting, so it must not be used inside one.
 func (d *DB) NewWriter() (*sql.DB, error) {
+	if d.shared != nil {
+		return d.shared.open(2), nil
+	}
 	return open(d.path, 1, "&_pragma=synchronous(normal)&_txlock=immediate")
 }
 
-// Path returns the file's path.
+// Path returns the file's path, or HOST:PORT/NAME in PostgreSQL.
 func (d *DB) Path() string { return d.path }
 
-// Close folds the write-ahead log into the file and closes it.
+// Close closes the database; SQLite's write-ahead log is folded into the file.
 func (d *DB) Close() error {
+	if d.shared != nil {
+		return d.w.Close()
+	}
 	err := d.r.Close()
 	if d.w != nil {
 		d.w.ExecContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)") //nolint:errcheck // the log is replayed by the next Open
@@ -140,7 +183,7 @@ type migration struct {
 }
 
 func (d *DB) migrate(ctx context.Context, keep bool) error {
-	all, err := load(migrations)
+	all, err := load(migrations, sqliteDir)
 	if err != nil {
 		return err
 	}
@@ -189,9 +232,9 @@ func (d *DB) version(ctx context.Context) (int, error) {
 	return v, nil
 }
 
-// load reads migrations in the order of the numbers that their names begin with.
-func load(fsys fs.FS) ([]migration, error) {
-	names, err := fs.Glob(fsys, "migrations/*.sql")
+// load reads the migrations of a folder in the order of the numbers that their names begin with.
+func load(fsys fs.FS, dir string) ([]migration, error) {
+	names, err := fs.Glob(fsys, dir+"/*.sql")
 	if err != nil {
 		return nil, err
 	}
@@ -212,14 +255,18 @@ func load(fsys fs.FS) ([]migration, error) {
 	return all, nil
 }
 
-// Check reads the whole file and returns what is damaged, or nil.
+// Check reads the whole file and returns what is damaged, or nil. Of PostgreSQL it asks only whether it answers: the server
+// has checks of its own.
 func (d *DB) Check(ctx context.Context) error {
+	if d.shared != nil {
+		return d.w.PingContext(ctx)
+	}
 	var result string
 	if err := d.r.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&result); err != nil {
-		return fmt.Errorf("check database %s: %w", d.path, err)
+		return unreadable(d.path, fmt.Errorf("check database %s: %w", d.path, err))
 	}
 	if result != "ok" {
-		return fmt.Errorf("check database %s: damaged: %s", d.path, result)
+		return fmt.Errorf("check database %s: damaged: %s: put a snapshot back with llm-runner restore FILE", d.path, result)
 	}
 	return nil
 }

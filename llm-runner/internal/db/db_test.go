@@ -38,27 +38,23 @@ func TestOpenCreatesAndReopens(t *testing.T) {
 
 func TestOldDatabasesAreCopiedBeforeTheyAreMigrated(t *testing.T) {
 	path := filepath.Join(t.TempDir(), Name)
-	d, err := Open(t.Context(), path)
+	all, err := load(migrations, sqliteDir)
 	if err != nil {
 		t.Fatal(err)
+	}
+	older := all[:len(all)-1] // as the version before the newest migration left it
+	w, err := open(path, 1, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &DB{path: path, w: w}
+	for _, m := range older {
+		exec(t, d, m.sql)
 	}
 	exec(t, d, "CREATE TABLE precious (x TEXT)")
 	exec(t, d, "INSERT INTO precious VALUES ('kept')")
-	all, err := load(migrations)
-	if err != nil {
-		t.Fatal(err)
-	}
-	newest := all[len(all)-1]
-	// Pretend that the newest migration has not run yet, and undo what it made.
-	for _, line := range strings.Split(newest.sql, "\n") {
-		if name, ok := strings.CutPrefix(line, "CREATE TABLE "); ok {
-			exec(t, d, "DROP TABLE "+strings.Fields(name)[0])
-		} else if name, ok := strings.CutPrefix(line, "CREATE VIRTUAL TABLE "); ok {
-			exec(t, d, "DROP TABLE "+strings.Fields(name)[0])
-		}
-	}
-	exec(t, d, "PRAGMA user_version = "+strconv.Itoa(newest.version-1))
-	if err := d.Close(); err != nil {
+	exec(t, d, "PRAGMA user_version = "+strconv.Itoa(older[len(older)-1].version))
+	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
 
@@ -143,19 +139,19 @@ func TestManyWritersAndReadersNeverMeetABusyDatabase(t *testing.T) {
 }
 
 func TestMigrationsAreNumberedAndOwned(t *testing.T) {
-	all, err := load(migrations)
+	all, err := load(migrations, sqliteDir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, m := range all {
 		if m.version != i+1 {
-			t.Errorf("%s: want number %d", m.name, i+1)
+			t.Errorf("%s: the number must be %d: a database that has a higher one would never get it", m.name, i+1)
 		}
 		if !strings.HasPrefix(m.sql, "-- owner: ") {
 			t.Errorf("%s: the first line must name the owner", m.name)
 		}
 	}
-	if _, err := load(fstest.MapFS{"migrations/first.sql": {Data: []byte("x")}}); err == nil {
+	if _, err := load(fstest.MapFS{"migrations/first.sql": {Data: []byte("x")}}, sqliteDir); err == nil {
 		t.Error("a file without a number was taken")
 	}
 }
@@ -164,5 +160,26 @@ func exec(t *testing.T, d *DB, q string) {
 	t.Helper()
 	if _, err := d.w.Exec(q); err != nil {
 		t.Fatalf("%s: %v", q, err)
+	}
+}
+
+func TestTrimLeavesADatabaseThatAnswers(t *testing.T) {
+	d, err := Open(t.Context(), filepath.Join(t.TempDir(), Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	rows, err := d.Read().QueryContext(t.Context(), "SELECT 1 UNION SELECT 2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	d.Trim() // one connection is in use
+	n := 0
+	for rows.Next() {
+		n++
+	}
+	if err := d.Read().QueryRowContext(t.Context(), "SELECT 3").Scan(new(int)); n != 2 || rows.Err() != nil || err != nil {
+		t.Error(n, rows.Err(), err)
 	}
 }

@@ -113,7 +113,7 @@ func TestARestoreThatIsKilledLeavesTheOldOrTheNewDatabase(t *testing.T) {
 }
 
 func TestARestoreMigratesAnOlderSnapshot(t *testing.T) {
-	all, err := load(migrations)
+	all, err := load(migrations, sqliteDir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestWhatIsNoSnapshotOfOursIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := load(migrations)
+	all, err := load(migrations, sqliteDir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -168,7 +168,7 @@ func verify(ctx context.Context, path, name string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	all, err := load(migrations)
+	all, err := load(migrations, sqliteDir)
 	if err != nil {
 		return Info{}, err
 	}

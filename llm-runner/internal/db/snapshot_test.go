@@ -74,9 +74,6 @@ func TestASnapshotSaysWhatItHolds(t *testing.T) {
 	if rows["note"] != 1 || rows["attempts_mark"] != 1 || len(rows) < 5 {
 		t.Errorf("tables %v", info.Tables)
 	}
-	if _, shadow := rows["library_fts_data"]; shadow {
-		t.Error("the full-text index's own tables are listed")
-	}
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", st.Mode(), err)
 	}
@@ -142,7 +139,7 @@ func TestWhatAKilledSnapshotLeftIsSweptAway(t *testing.T) {
 
 func TestAFullDiskLeavesNothingHalfWritten(t *testing.T) {
 	small := t.TempDir()
-	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=1m"); err != nil {
+	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=1500k"); err != nil {
 		t.Skipf("only root can make a small disk: %v", err)
 	}
 	defer syscall.Unmount(small, 0)

@@ -1,6 +1,6 @@
 // Package engine runs work that must survive this process: a task that was started in a transaction is called until it
-// returns, also by the next process after this one was killed. It is DBOS Transact on our own database file; nothing else
-// in this program sees DBOS.
+// returns, also by the next process after this one was killed. It is DBOS Transact on our own database; nothing else in this
+// program sees DBOS. Where several processes share a PostgreSQL database, a living one takes over what a dead one left.
 package engine
 
 import (
@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/dbos-inc/dbos-transact-golang/dbos"
@@ -20,7 +21,7 @@ const (
 	// would strand whatever waits across an upgrade. Tasks stay compatible by keeping their state in our tables.
 	appVersion = "1"
 	appName    = "llm-runner"
-	queueName  = "tasks"
+	queueName  = "lanes"
 	workflow   = "task"
 
 	// recoveries bounds how often an interrupted task is called again; DBOS gives up after 100 by default, we do not.
@@ -29,22 +30,24 @@ const (
 
 // Config is what an Engine may be told. The zero value works.
 type Config struct {
-	Workers int           // tasks that run at once; 0 means 8
-	Poll    time.Duration // how often the queue is looked at; 0 means 40 ms
+	Workers int           // tasks that run at once in each lane; 0 means 8
+	Poll    time.Duration // how often the queue is looked at; 0 means 40 ms, or 100 ms where others look too
+	Grace   time.Duration // how long running tasks may go on once Close is called; 0 means they end at once
 	Log     *slog.Logger  // nil: slog.Default()
 }
 
 // A Task does the work called key. It may be called again after the process died in it, so it looks first at what is done
-// already. Its error is for the log: whoever needs the outcome has the task write it down. ctx ends when the engine closes;
-// a task that returns ctx's error then is called again by the next process.
+// already. Its error is for the log: whoever needs the outcome has the task write it down. ctx ends when the engine
+// closes, or Config.Grace later; a task that returns ctx's error then is called again by the next process.
 type Task func(ctx context.Context, key string) error
 
-// An Engine owns the unfinished work of one data directory.
+// An Engine owns the unfinished work of one data directory, or shares that of one PostgreSQL database.
 type Engine struct {
-	ctx    dbos.Context
-	tasks  map[string]Task
-	config Config
-	queue  dbos.Queue
+	ctx     dbos.Context
+	tasks   map[string]Task
+	config  Config
+	queue   dbos.Queue
+	workers *workers // nil: no others
 }
 
 // call is what DBOS keeps of a started task.
@@ -55,6 +58,19 @@ type call struct {
 
 // Open opens the engine on a writing handle of the database, which Close closes. Nothing runs until Launch.
 func Open(ctx context.Context, handle *sql.DB, c Config) (*Engine, error) {
+	executor, err := Identity(ctx, handle)
+	if err != nil {
+		handle.Close()
+		return nil, err
+	}
+	e, err := prepare(ctx, c, dbos.Config{SQLiteSystemDB: handle, ExecutorID: executor})
+	if err != nil {
+		handle.Close()
+	}
+	return e, err
+}
+
+func prepare(ctx context.Context, c Config, d dbos.Config) (_ *Engine, err error) {
 	if c.Workers == 0 {
 		c.Workers = 8
 	}
@@ -64,18 +80,9 @@ func Open(ctx context.Context, handle *sql.DB, c Config) (*Engine, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	executor, err := identity(ctx, handle)
-	if err != nil {
-		handle.Close()
-		return nil, err
-	}
 	e := &Engine{tasks: map[string]Task{}, config: c}
-	e.ctx, err = dbos.NewContext(context.WithoutCancel(ctx), dbos.Config{
-		AppName: appName, SQLiteSystemDB: handle, ApplicationVersion: appVersion, ExecutorID: executor,
-		Logger: slog.New(quieter{c.Log.Handler()}),
-	})
-	if err != nil {
-		handle.Close()
+	d.AppName, d.ApplicationVersion, d.Logger = appName, appVersion, slog.New(quieter{c.Log.Handler()})
+	if e.ctx, err = dbos.NewContext(context.WithoutCancel(ctx), d); err != nil {
 		return nil, fmt.Errorf("open durable engine: %w", err)
 	}
 	dbos.RegisterWorkflow(e.ctx, e.run, dbos.WithWorkflowName(workflow), dbos.WithMaxRecoveryAttempts(recoveries))
@@ -87,7 +94,7 @@ func (e *Engine) Register(name string, t Task) { e.tasks[name] = t }
 
 // Launch takes up what an earlier process left unfinished and begins to run tasks.
 func (e *Engine) Launch() error {
-	queue, err := dbos.RegisterQueue(e.ctx, queueName, dbos.WithWorkerConcurrency(e.config.Workers),
+	queue, err := dbos.RegisterQueue(e.ctx, queueName, dbos.WithPartitionWorkerConcurrency(e.config.Workers),
 		dbos.WithQueueBasePollingInterval(e.config.Poll), dbos.WithQueueOnConflict(dbos.QueueConflictAlwaysUpdate))
 	if err != nil {
 		return fmt.Errorf("open queue: %w", err)
@@ -95,6 +102,9 @@ func (e *Engine) Launch() error {
 	e.queue = queue
 	if err := dbos.Launch(e.ctx); err != nil {
 		return fmt.Errorf("launch durable engine: %w", err)
+	}
+	if e.workers != nil {
+		e.workers.start(e)
 	}
 	return nil
 }
@@ -104,8 +114,25 @@ func (e *Engine) run(ctx dbos.Context, c call) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("there is no task %q", c.Task)
 	}
-	if err := t(ctx, c.Key); err != nil {
-		if !errors.Is(err, context.Canceled) {
+	working, drained := linger(ctx, e.config.Grace)
+	defer drained()
+	if e.workers != nil {
+		id, err := dbos.GetWorkflowID(ctx)
+		if err != nil {
+			return "", err
+		}
+		var done func()
+		if working, done = e.workers.enter(working, id); working == nil {
+			return "", context.Cause(ctx)
+		}
+		defer done()
+	}
+	err := t(working, c.Key)
+	if errors.Is(context.Cause(working), errLost) {
+		return "", nil // what it is worth, the one that took it over says
+	}
+	if err != nil {
+		if working.Err() == nil && !errors.Is(err, context.Canceled) {
 			e.config.Log.Error("task ended", "task", c.Task, "key", c.Key, "error", err)
 		}
 		return "", err
@@ -113,19 +140,38 @@ func (e *Engine) run(ctx dbos.Context, c call) (string, error) {
 	return "", nil
 }
 
+// linger returns a context that ends some time after ctx.
+func linger(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	if grace <= 0 {
+		return ctx, func() {}
+	}
+	longer, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		end := time.AfterFunc(grace, func() { cancel(context.Cause(ctx)) })
+		context.AfterFunc(longer, func() { end.Stop() })
+	})
+	return longer, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
 // Options say when a started task runs.
 type Options struct {
-	Priority int           // 1 first; 0 before all others
-	Delay    time.Duration // how long it waits first, without a goroutine or a worker's place
+	Lane  string        // tasks of one lane wait for each other's places, not for those of other lanes; "" is a lane too
+	Order int64         // the lowest of its lane first; from 0 to 1<<31-1
+	Delay time.Duration // how long it waits first, without a goroutine or a worker's place
 }
 
 // Start starts a task under an id of its own, in the caller's transaction: with its commit the task is certain to be called.
 func (e *Engine) Start(tx *sql.Tx, task, id, key string, o Options) error {
-	opts := []dbos.EnqueueOption{dbos.WithEnqueueWorkflowID(id), dbos.WithEnqueuePriority(uint(max(o.Priority, 0))), dbos.WithEnqueueTransaction(tx)}
+	opts := []dbos.EnqueueOption{dbos.WithEnqueueWorkflowID(id), dbos.WithEnqueuePriority(uint(min(max(o.Order, 0), math.MaxInt32))),
+		dbos.WithEnqueueQueuePartitionKey("lane " + o.Lane), dbos.WithEnqueueTransaction(tx)}
 	if o.Delay > 0 {
 		opts = append(opts, dbos.WithEnqueueDelay(o.Delay))
 	}
-	if _, err := dbos.Enqueue[string](e.ctx, queueName, workflow, call{task, key}, opts...); err != nil {
+	// While the engine closes, a task that has its grace still may be held, and so start its next call.
+	if _, err := dbos.Enqueue[string](dbos.WithoutCancel(e.ctx), queueName, workflow, call{task, key}, opts...); err != nil {
 		return fmt.Errorf("start task %s: %w", id, err)
 	}
 	return nil
@@ -147,10 +193,15 @@ func (e *Engine) Cancel(id string) error {
 	return nil
 }
 
-// Close ends the context of running tasks, waits for them as long as timeout, and stops. What has not returned is called
-// again by the next process.
+// Close begins no task any more, ends the context of running ones after their grace, waits for them as long as timeout (longer
+// than the grace, so that they can write what became of them), and stops. What has not returned is called again by the next
+// process.
 func (e *Engine) Close(timeout time.Duration) error {
-	if err := dbos.Shutdown(e.ctx, timeout); err != nil {
+	err := dbos.Shutdown(e.ctx, timeout)
+	if e.workers != nil {
+		e.workers.stop()
+	}
+	if err != nil {
 		return fmt.Errorf("close durable engine: %w", err)
 	}
 	return nil

@@ -122,11 +122,11 @@ func TestTheExecutorKeepsItsName(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	a, err := identity(t.Context(), d.Writer())
+	a, err := Identity(t.Context(), d.Writer())
 	if err != nil || a == "" {
 		t.Fatal(a, err)
 	}
-	if b, err := identity(t.Context(), d.Writer()); err != nil || b != a {
+	if b, err := Identity(t.Context(), d.Writer()); err != nil || b != a {
 		t.Errorf("%q, then %q, %v", a, b, err)
 	}
 }

@@ -147,6 +147,8 @@ func (anthropic) stream(a ask, r script.Rule) []frame {
 // embeddings is never asked for: the API has none.
 func (anthropic) embeddings(ask, [][]float32) []byte { return nil }
 
+func (anthropic) tooLong(_, _ int64) string { return "" }
+
 func (anthropic) models(names []string) []byte {
 	var list []string
 	for _, n := range names {

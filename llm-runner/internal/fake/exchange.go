@@ -2,14 +2,15 @@ package fake
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
+	"home.arpa/lab/llm-runner/internal/embed"
 	"home.arpa/lab/llm-runner/internal/fake/script"
 )
 
@@ -47,7 +48,9 @@ func (x *exchange) answer(now time.Time) {
 		c = cost{input: u.Input.Or(c.input), output: u.Output.Or(script.Tokens(r.Text))}
 	}
 	levels, full := s.limits.admit(now, a.model, c)
-	s.dialect.tell(x.w.Header(), levels)
+	if full != nil || fault == nil || fault.Kind.Status() != http.StatusTooManyRequests { // else the headers would contradict the refusal
+		s.dialect.tell(x.w.Header(), levels)
+	}
 	if full != nil {
 		x.refuse(refusal{kind: script.RateLimited, wait: full.wait, level: full, tokens: c.input + c.output})
 		return
@@ -64,13 +67,21 @@ func (x *exchange) answer(now time.Time) {
 	if !x.pause(r.Delay) {
 		return
 	}
+	if n := x.tooLong(); n > 0 {
+		x.refuse(refusal{kind: script.BadRequest, message: s.dialect.tooLong(n, s.script.Context)})
+		return
+	}
+	var late time.Duration
+	if fault != nil && fault.Kind == script.SlowFirstToken {
+		fault, late = nil, fault.Wait
+	}
 	switch {
 	case a.op == opEmbed:
 		x.send("application/json", s.dialect.embeddings(a, x.vectors()))
 	case !a.stream || shapes[script.JSON200]:
-		x.sendWhole(s.renders.answer(s.dialect, rule, a, r), fault)
+		x.sendWhole(s.renders.answer(s.dialect, rule, a, r), fault, late)
 	default:
-		x.sendStream(s.renders.stream(s.dialect, rule, a, r), r, fault, shapes)
+		x.sendStream(s.renders.stream(s.dialect, rule, a, r), r, fault, shapes, late)
 	}
 }
 
@@ -88,16 +99,49 @@ func (x *exchange) breakEarly(f script.Fault) bool {
 	case f.Kind == script.Error200:
 		_, body := x.server.dialect.refuse(x.ask, refusal{kind: script.Internal, message: f.Message}, http.Header{})
 		x.send("application/json", body)
+	case f.Kind == script.Verbatim:
+		x.verbatim(f)
 	default:
 		return false
 	}
 	return true
 }
 
+// verbatim sends what the script says, to the byte.
+func (x *exchange) verbatim(f script.Fault) {
+	h := x.w.Header()
+	h["Content-Type"] = []string{"application/json"}
+	for k, v := range f.Headers {
+		h.Set(k, v)
+	}
+	x.begin(cmp.Or(f.Status, http.StatusOK))
+	_, err := io.WriteString(x.w, f.Body)
+	x.whole = err == nil
+}
+
+// tooLong returns the tokens of a text to embed that is longer than the model reads, 0 where there is none or it is cut.
+func (x *exchange) tooLong() int64 {
+	limit := x.server.script.Context
+	for i, t := range x.ask.texts {
+		switch n := script.Tokens(t); {
+		case limit <= 0 || n <= limit:
+		case x.ask.cuts:
+			x.ask.texts[i] = strings.Join(strings.Fields(t)[:limit], " ")
+			x.ask.prompt = strings.Join(x.ask.texts, "\n") // what was read is what is counted
+		default:
+			return n
+		}
+	}
+	return 0
+}
+
 func (x *exchange) vectors() [][]float32 {
 	dims := x.ask.dims
 	if dims <= 0 {
 		dims = x.server.script.Dimensions
+	}
+	if dims <= 0 {
+		dims = embed.CardOf(x.ask.model).Dimensions
 	}
 	if dims <= 0 {
 		dims = 64
@@ -128,7 +172,17 @@ func (x *exchange) send(contentType string, body []byte) {
 }
 
 // sendWhole sends an answer that is not streamed, or the part of it that a fault lets through.
-func (x *exchange) sendWhole(body []byte, fault *script.Fault) {
+func (x *exchange) sendWhole(body []byte, fault *script.Fault, late time.Duration) {
+	if late > 0 {
+		x.w.Header().Set("Content-Type", "application/json")
+		x.begin(http.StatusOK)
+		x.flush()
+		if x.pause(late) {
+			_, err := x.w.Write(body)
+			x.whole = err == nil
+		}
+		return
+	}
 	if fault == nil || fault.Kind == script.ResetAfterFinish {
 		x.send("application/json", body)
 		return
@@ -144,19 +198,22 @@ func (x *exchange) sendWhole(body []byte, fault *script.Fault) {
 		x.begin(http.StatusOK)
 		_, _ = x.w.Write(body[:len(body)/2])
 		x.flush()
-		if fault.Kind == script.StallMidStream {
+		switch fault.Kind {
+		case script.StallMidStream:
 			x.stall()
-			return
+		case script.CloseMidStream:
+			x.hangUp(false)
+		default:
+			x.cut()
 		}
-		x.cut()
 	}
 }
 
 // sendStream sends the frames of a stream as fault and shapes have it.
-func (x *exchange) sendStream(st stream, r script.Rule, fault *script.Fault, shapes map[script.FaultKind]bool) {
+func (x *exchange) sendStream(st stream, r script.Rule, fault *script.Fault, shapes map[script.FaultKind]bool, late time.Duration) {
 	x.w.Header().Set("Content-Type", x.server.dialect.streamType(x.ask))
 	x.w.Header().Set("Cache-Control", "no-cache")
-	if fault == nil && shapes == nil && r.ChunkDelay == 0 { // as fast as it goes
+	if fault == nil && shapes == nil && r.ChunkDelay == 0 && late == 0 { // as fast as it goes
 		x.begin(http.StatusOK)
 		_, err := x.w.Write(st.joined)
 		x.flush()
@@ -164,6 +221,9 @@ func (x *exchange) sendStream(st stream, r script.Rule, fault *script.Fault, sha
 		return
 	}
 	out := x.shaped(shapes)
+	if x.flush(); !x.pause(late) {
+		return
+	}
 	half := (len(st.frames) + 1) / 2
 	for i, f := range st.frames {
 		if i > 0 && !x.pause(r.ChunkDelay) {
@@ -208,6 +268,9 @@ func (x *exchange) breakMid(out shape, fault script.Fault, f frame) bool {
 	case script.ResetMidStream:
 		x.emit(out, f.data[:len(f.data)/2])
 		x.cut()
+	case script.CloseMidStream:
+		x.emit(out, f.data[:len(f.data)/2])
+		x.hangUp(false)
 	case script.StallMidStream:
 		x.stall()
 	case script.MalformedChunk:
@@ -284,13 +347,16 @@ func (x *exchange) stall() {
 }
 
 // cut resets the connection.
-func (x *exchange) cut() {
+func (x *exchange) cut() { x.hangUp(true) }
+
+// hangUp ends the connection, with RST or else with FIN.
+func (x *exchange) hangUp(reset bool) {
 	x.whole = true
 	conn, _, err := http.NewResponseController(x.w).Hijack()
 	if err != nil {
 		panic(http.ErrAbortHandler) // HTTP/2: a stream reset
 	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
+	if tcp, ok := conn.(interface{ SetLinger(seconds int) error }); ok && reset {
 		_ = tcp.SetLinger(0) // RST, not FIN
 	}
 	_ = conn.Close()

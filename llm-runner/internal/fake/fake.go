@@ -70,6 +70,8 @@ type dialect interface {
 	stream(a ask, r script.Rule) []frame
 	// embeddings renders one vector for each of a.texts.
 	embeddings(a ask, vectors [][]float32) []byte
+	// tooLong is the message of a refusal of a text to embed that has more tokens than the model reads.
+	tooLong(tokens, context int64) string
 	// models renders the list of models.
 	models(names []string) []byte
 
@@ -95,6 +97,7 @@ type ask struct {
 	prompt string   // all texts of the request, for counting tokens
 	texts  []string // to embed
 	dims   int      // of embeddings; 0 the script's
+	cuts   bool     // texts to embed that are too long are cut silently, not refused
 	base64 bool     // embeddings in base64
 	json   bool     // structured output is asked for
 	array  bool     // the stream is one JSON array (Gemini without alt=sse)

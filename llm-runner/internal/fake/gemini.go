@@ -148,6 +148,9 @@ func (gemini) embeddings(a ask, vectors [][]float32) []byte {
 	return append(b, "]}\n"...)
 }
 
+// tooLong is never asked for: texts are cut silently.
+func (gemini) tooLong(_, _ int64) string { return "" }
+
 func geminiModel(name string) string {
 	methods := `["generateContent","countTokens","createCachedContent","batchGenerateContent"]`
 	if strings.Contains(name, "embed") {

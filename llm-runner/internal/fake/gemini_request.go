@@ -163,7 +163,7 @@ func readContent(model string, body []byte) (ask, *refusal) {
 }
 
 func readGeminiEmbed(model string, body []byte) (ask, *refusal) {
-	a := ask{op: opEmbed, model: model}
+	a := ask{op: opEmbed, model: model, cuts: true}
 	var in struct {
 		Requests []struct {
 			Model      string        `json:"model"`

@@ -39,7 +39,7 @@ type journal struct {
 
 func newJournal() journal { return journal{changed: make(chan struct{})} }
 
-var secretHeaders = []string{"Authorization", "X-Api-Key", "X-Goog-Api-Key", "Cookie", "Proxy-Authorization"}
+var secretHeaders = []string{"Authorization", "Api-Key", "X-Api-Key", "X-Goog-Api-Key", "Cookie", "Proxy-Authorization"}
 
 func (j *journal) open(now time.Time, r *http.Request, body []byte) *Seen {
 	h := r.Header.Clone()

@@ -83,11 +83,12 @@ func (ollama) readEmbed(body []byte) (ask, *refusal) {
 		Model      string
 		Input      json.RawMessage
 		Dimensions int
+		Truncate   *bool
 	}
 	if err := json.Unmarshal(body, &in); err != nil || in.Model == "" {
 		return ask{}, &refusal{kind: script.BadRequest, message: "model is required"}
 	}
-	a := ask{op: opEmbed, model: in.Model, dims: in.Dimensions}
+	a := ask{op: opEmbed, model: in.Model, dims: in.Dimensions, cuts: in.Truncate == nil || *in.Truncate}
 	var one string
 	if json.Unmarshal(in.Input, &one) == nil {
 		a.texts = []string{one}
@@ -170,6 +171,8 @@ func (ollama) embeddings(a ask, vectors [][]float32) []byte {
 	}
 	return fmt.Appendf(b, `],"total_duration":1000000,"load_duration":500000,"prompt_eval_count":%d}`+"\n", script.Tokens(a.prompt))
 }
+
+func (ollama) tooLong(_, _ int64) string { return "the input length exceeds the context length" }
 
 func (ollama) models(names []string) []byte {
 	var list []string

@@ -243,6 +243,10 @@ func (d openai) embeddings(a ask, vectors [][]float32) []byte {
 	return fmt.Appendf(b, `],"model":%s,"usage":{"prompt_tokens":%d,"total_tokens":%d}}`+"\n", q(a.model), n, n)
 }
 
+func (openai) tooLong(tokens, context int64) string {
+	return fmt.Sprintf("This model's maximum context length is %d tokens, however you requested %d tokens (%d in your prompt; 0 for the completion). Please reduce your prompt; or completion length.", context, tokens, tokens)
+}
+
 func appendFloats(b []byte, v []float32) []byte {
 	b = append(b, '[')
 	for i, x := range v {

@@ -3,6 +3,7 @@ package fake_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"home.arpa/lab/docs"
 	"home.arpa/lab/llm-runner/internal/fake"
 	"home.arpa/lab/llm-runner/internal/fake/script"
 	"home.arpa/lab/llm-runner/internal/llm"
@@ -232,5 +234,63 @@ func BenchmarkServer(b *testing.B) {
 				f.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/v1/chat/completions", strings.NewReader(body)))
 			}
 		})
+	}
+}
+
+func TestAResponseIsSentAsItIsWritten(t *testing.T) {
+	srv, _ := serveAtNoon(t, "gemini", script.Script{Faults: []script.Fault{{Kind: script.Verbatim, On: []int{1}, Status: 307,
+		Headers: map[string]string{"Location": "/elsewhere", "Content-Type": "text/plain"}, Body: " as it is\n"}}})
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.Post(srv.URL+"/v1beta/models/m:generateContent", "application/json", strings.NewReader(`{"contents":[{"parts":[{"text":"a"}]}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); resp.StatusCode != 307 || string(b) != " as it is\n" || resp.Header.Get("Location") != "/elsewhere" || resp.Header.Get("Content-Type") != "text/plain" {
+		t.Errorf("%d %v %q", resp.StatusCode, resp.Header, b)
+	}
+}
+
+// The headers are there long before the answer: an answer that never came would fail in another way.
+func TestTheFirstTokenCanBeLate(t *testing.T) {
+	srv, _ := serveAtNoon(t, "openai", script.Script{Faults: []script.Fault{{Kind: script.SlowFirstToken, Wait: time.Hour}}})
+	for _, body := range []string{hello, strings.Replace(hello, "{", `{"stream":true,`, 1)} {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		req, _ := http.NewRequestWithContext(ctx, http.MethodPost, srv.URL+"/v1/chat/completions", strings.NewReader(body))
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatalf("no headers: %v", err)
+		}
+		cancel()
+		if b, err := io.ReadAll(resp.Body); err == nil || len(b) > 0 {
+			t.Errorf("got %q, %v", b, err)
+		}
+		resp.Body.Close()
+	}
+}
+
+func TestAnOrderlyCloseIsNoEnd(t *testing.T) {
+	srv, _ := serveAtNoon(t, "openai", script.Script{Faults: []script.Fault{{Kind: script.CloseMidStream}}})
+	for _, body := range []string{hello, strings.Replace(hello, "{", `{"stream":true,`, 1)} {
+		resp, err := http.Post(srv.URL+"/v1/chat/completions", "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if b, err := io.ReadAll(resp.Body); !errors.Is(err, io.ErrUnexpectedEOF) || len(b) == 0 {
+			t.Errorf("got %q, %v", b, err)
+		}
+	}
+}
+
+func TestEveryFaultIsInTheHandbook(t *testing.T) {
+	page, err := docs.FS.ReadFile("fakes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range script.FaultKinds() {
+		if !strings.Contains(string(page), "`"+string(k)+"`") && !strings.Contains(string(page), "`\""+string(k)+"\"`") {
+			t.Errorf("docs/fakes.md does not tell of %s", k)
+		}
 	}
 }

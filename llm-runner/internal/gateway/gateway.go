@@ -24,14 +24,21 @@ import (
 	"strings"
 	"time"
 
+	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/quota"
 	"home.arpa/lab/llm-runner/internal/route"
+	"home.arpa/lab/llm-runner/internal/trace"
 )
 
 // A Config is what a Gateway is made of. All but Router may be zero.
 type Config struct {
 	Router *route.Router
+	// Jobs takes requests that prefer respond-async; nil: the preference is not heeded.
+	Jobs *jobs.Service
+	// Wait is how long a request is held until somebody can answer, where the client does not say and it is known when that
+	// will be; 0 means not at all.
+	Wait time.Duration
 	// MaxBody is the largest request body in bytes; 0 means 32 MiB, the limit of Anthropic's and Gemini's APIs.
 	MaxBody int64
 	// KeepAlive is how long a stream may be silent before its first byte until a comment is sent, and again after each:
@@ -41,6 +48,8 @@ type Config struct {
 	// Patience is how long a client may take to read what was written, or to send its body, before it counts as gone; 0
 	// means five minutes.
 	Patience time.Duration
+	// Traces tells of each request, as a part of its caller's trace where the caller names one; nil: nobody is told.
+	Traces *trace.Tracer
 }
 
 // A Gateway serves the API. It is safe for concurrent use.
@@ -102,12 +111,20 @@ type call struct {
 	body    []byte
 	out     reply
 	watch   watch
+	wishes  wishes
+	failed  error       // why there was no whole answer
 	dialect llm.Dialect // of the last attempt's upstream, where its bytes are passed through
 }
 
 func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) {
 	c := &call{gateway: g, r: r, path: chatPath}
+	defer c.trace("POST /v1" + chatPath)()
 	if !c.open(w) {
+		return
+	}
+	c.wishes = readWishes(r.Header, g.Wait)
+	if c.wishes.async && g.Jobs != nil {
+		c.promise(c.wishes)
 		return
 	}
 	if c.head.stream {
@@ -118,9 +135,24 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) {
 
 func (g *Gateway) embed(w http.ResponseWriter, r *http.Request) {
 	c := &call{gateway: g, r: r, path: "/embeddings"}
+	defer c.trace("POST /v1/embeddings")()
 	if c.open(w) {
+		c.ask.Embeds = true
+		c.wishes = readWishes(r.Header, g.Wait)
 		c.run(c.tryEmbed)
 	}
+}
+
+// trace has the request be a span, and what is done for it hang below; what it returns ends that.
+func (c *call) trace(route string) (done func()) {
+	if c.gateway.Traces == nil {
+		return func() {}
+	}
+	ctx, span := c.gateway.Traces.Begin(c.gateway.Traces.Incoming(c.r.Context(), c.r.Header), trace.Request, route)
+	span.Set("http.request.method", c.r.Method)
+	span.Set("http.route", c.r.URL.Path)
+	c.r = c.r.WithContext(ctx)
+	return func() { span.Done(c.failed) }
 }
 
 // maxCounted is how much of a body is taken for text when its tokens are estimated: larger ones hold pictures, mostly.
@@ -154,8 +186,9 @@ func (c *call) open(w http.ResponseWriter) bool {
 func (c *call) run(try func(context.Context, *route.Attempt) error) {
 	defer c.out.relax()
 	defer c.out.silence()
-	err := c.gateway.Router.Do(c.r.Context(), c.ask, "api", try)
-	if err == nil {
+	ctx := c.r.Context()
+	err := c.hold(ctx, c.wishes, func() error { return c.gateway.Router.Do(ctx, c.ask, "api", try) })
+	if c.failed = err; err == nil {
 		return
 	}
 	var busy *llm.BusyError

@@ -24,7 +24,8 @@ func TestAWholeAnswerPassesByteForByte(t *testing.T) {
 	})
 	l := openLab(t, []route.Member{remote("up", url)})
 	body := "{ \"messages\":[],\t\"future\": 1.0e0,\n\"model\":\"up\" }"
-	g := l.post(chat, body, "Authorization", "Bearer ours", "Cookie", "c=d", "X-Runner-Requires", "", "Openai-Organization", "theirs", "Openai-Beta", "x=1", "Connection", "X-Hop", "X-Hop", "1")
+	g := l.post(chat, body, "Authorization", "Bearer ours", "Cookie", "c=d", "X-Runner-Requires", "", "Openai-Organization", "theirs", "Openai-Beta", "x=1", "Connection", "X-Hop", "X-Hop", "1",
+		"Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 	if g.err != nil || g.StatusCode != 200 || g.body != answer {
 		t.Fatalf("status %d, error %v, body %s", g.status(), g.err, g.body)
 	}
@@ -39,7 +40,7 @@ func TestAWholeAnswerPassesByteForByte(t *testing.T) {
 	if want := strings.Replace(body, `"up"`, `"m"`, 1); string(r.body) != want || r.req.URL.Path != "/chat/completions" {
 		t.Errorf("sent %s to %s, want %s", r.body, r.req.URL.Path, want)
 	}
-	for k, want := range map[string]string{"Authorization": "Bearer sk-test", "Cookie": "", "Openai-Organization": "", "Openai-Beta": "x=1", "X-Hop": "", "X-Runner-Requires": ""} {
+	for k, want := range map[string]string{"Authorization": "Bearer sk-test", "Cookie": "", "Openai-Organization": "", "Openai-Beta": "x=1", "X-Hop": "", "X-Runner-Requires": "", "Traceparent": ""} {
 		if got := r.req.Header.Get(k); got != want {
 			t.Errorf("sent %s: %q, want %q", k, got, want)
 		}

@@ -6,8 +6,8 @@ import (
 )
 
 // upward are the request headers that go to the upstream. The client's own credentials, its cookies and everything about
-// the connection stay here.
-var upward = []string{"Accept", "Content-Type", "Idempotency-Key", "Openai-Beta", "Traceparent", "Tracestate", "User-Agent"}
+// the connection stay here, and so does the trace that a call is a part of: it is nobody else's.
+var upward = []string{"Accept", "Content-Type", "Idempotency-Key", "Openai-Beta", "User-Agent"}
 
 func requestHeader(from http.Header) http.Header {
 	h := make(http.Header, 4)

@@ -36,6 +36,8 @@ type lab struct {
 	server *httptest.Server
 	router *route.Router
 	db     *db.DB
+	book   *quota.Book
+	client http.RoundTripper
 	stop   func()
 }
 
@@ -44,6 +46,12 @@ type setting func(*gateway.Config, *route.Config)
 
 // openLab returns a lab whose default is the first member's model "m". Each member is also a row under its own name.
 func openLab(t testing.TB, members []route.Member, settings ...setting) *lab {
+	t.Helper()
+	return openOver(t, http.DefaultTransport, httptest.NewUnstartedServer, members, settings...)
+}
+
+// openOver is openLab on a network of the test's own.
+func openOver(t testing.TB, client http.RoundTripper, serve func(http.Handler) *httptest.Server, members []route.Member, settings ...setting) *lab {
 	t.Helper()
 	d, err := db.Open(context.Background(), filepath.Join(t.TempDir(), db.Name))
 	if err != nil {
@@ -56,7 +64,7 @@ func openLab(t testing.TB, members []route.Member, settings ...setting) *lab {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() { _ = ledger.Run(ctx) })
-	rc := route.Config{Members: members, Ledger: ledger, Book: &quota.Book{}, Log: slog.New(slog.DiscardHandler)}
+	rc := route.Config{Members: members, Ledger: ledger, Book: new(quota.Book), Log: slog.New(slog.DiscardHandler)}
 	rc.Table.Default = route.Target{Provider: members[0].Name, Model: "m"}
 	rc.Table.Models = map[string]route.Entry{}
 	for _, m := range members {
@@ -66,9 +74,9 @@ func openLab(t testing.TB, members []route.Member, settings ...setting) *lab {
 	for _, set := range settings {
 		set(&gc, &rc)
 	}
-	l := &lab{TB: t, router: route.New(rc), db: d}
+	l := &lab{TB: t, router: route.New(rc), db: d, book: rc.Book, client: client}
 	gc.Router = l.router
-	l.server = httptest.NewUnstartedServer(gateway.New(gc))
+	l.server = serve(gateway.New(gc))
 	l.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	l.server.Start()
 	l.url = l.server.URL
@@ -128,7 +136,7 @@ func (l *lab) do(ctx context.Context, path, body string, header ...string) got {
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	resp, err := http.DefaultTransport.RoundTrip(req)
+	resp, err := l.client.RoundTrip(req)
 	if err != nil {
 		return got{err: err}
 	}

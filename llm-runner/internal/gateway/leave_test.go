@@ -109,9 +109,7 @@ func TestAClientMayLeaveWhileInLine(t *testing.T) {
 	if _, err := io.ReadFull(resp.Body, buf); err != nil || string(buf) != ": waiting\n\n" {
 		t.Fatalf("%q, %v", buf, err)
 	}
-	if w := l.router.Reports()[0].Waiting; w != 1 {
-		t.Errorf("%d in line, want 1", w)
-	}
+	eventually(t, "the second to be in line", func() bool { return l.router.Reports()[0].Waiting == 1 })
 	leaveSecond()
 	resp.Body.Close()
 	eventually(t, "the place in line to be free", func() bool { return l.router.Reports()[0].Waiting == 0 })

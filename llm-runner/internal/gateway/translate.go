@@ -44,15 +44,23 @@ func idleValue(field string, v []byte) bool {
 	return false
 }
 
-func refuseBeyond(body []byte, a *route.Attempt) error {
+// beyondField returns the first such field of a request and its cure; "" where there is none.
+func beyondField(body []byte) (field, cure string) {
 	c := cursor{text: body}
 	for more := c.enter('{'); more; more = c.next('}') {
 		key := c.key()
 		v := c.value().of(body)
 		if cure, ok := beyond[string(key)]; ok && !idleValue(string(key), v) {
-			return invalid(a, string(key)+": "+a.Target.Provider+" cannot do this; "+cure+
-				", or name a model of a provider that speaks OpenAI's API itself")
+			return string(key), cure
 		}
+	}
+	return "", ""
+}
+
+func refuseBeyond(body []byte, a *route.Attempt) error {
+	if field, cure := beyondField(body); field != "" {
+		return invalid(a, field+": "+a.Target.Provider+" cannot do this; "+cure+
+			", or name a model of a provider that speaks OpenAI's API itself")
 	}
 	return nil
 }

@@ -26,6 +26,9 @@ import (
 // $JOBS_UPSTREAM, submits a job for each line on standard input and says on standard output what has happened.
 func TestMain(m *testing.M) {
 	if path := os.Getenv("JOBS_CRASH"); path != "" {
+		if dir := os.Getenv("JOBS_VAULT"); dir != "" {
+			vaultVictim(path, dir)
+		}
 		victim(path)
 		return
 	}
@@ -60,6 +63,7 @@ func victim(path string) {
 		if strings.HasPrefix(c.Prompt, "## ") {
 			c.Type = Chain
 		}
+		fmt.Println("submitting")
 		j, _, err := s.Submit(context.Background(), c, in.Text())
 		if err != nil {
 			t.Fatal(err)
@@ -102,10 +106,10 @@ type process struct {
 	said  map[string]bool
 }
 
-func run(t *testing.T, path, upstream string) *process {
+func run(t *testing.T, path, upstream string, env ...string) *process {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "JOBS_CRASH="+path, "JOBS_UPSTREAM="+upstream)
+	cmd.Env = append(append(os.Environ(), "JOBS_CRASH="+path, "JOBS_UPSTREAM="+upstream), env...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -153,11 +157,12 @@ func (p *process) kill() {
 	p.cmd.Wait()         //nolint:errcheck // killed
 }
 
-// upstream is a fake that answers "one", "two" and "slow" as a script says, and refuses "busy" once.
+// upstream is a fake that answers "one", "two" and "slow" as a script says, refuses "busy" once, and "poor" for good.
 func upstream(t *testing.T) (*fake.Server, string) {
 	t.Helper()
 	f, err := fake.New("openai", script.Script{Models: []string{"m"}, Reply: []script.Rule{
 		{Match: "slow", Delay: 700 * time.Millisecond, Text: "slowly done"},
+		{Match: "poor", Fault: &script.Fault{Kind: script.BadKey}},
 		{Match: "two", Text: "second"},
 		{Match: "one", Text: "first"},
 	}})
@@ -290,7 +295,7 @@ func TestKilledBeforeTheCommitNothingWasAcknowledged(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.say("one")
-	time.Sleep(200 * time.Millisecond) // the process has no way to tell that it waits for the disk
+	p.await("submitting")
 	p.kill()
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)

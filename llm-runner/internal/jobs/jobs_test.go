@@ -15,9 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"home.arpa/lab/llm-runner/internal/alert"
 	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/trace"
 )
 
 // answers is a provider that is a function, and remembers what it was asked.
@@ -57,22 +59,41 @@ func echo(_ context.Context, req llm.Request, _ int) (string, error) {
 	return "<" + req.Messages[0].Text() + ">", nil
 }
 
-func open(t testing.TB, path string, p llm.Provider) *Service {
-	t.Helper()
-	d, err := db.Open(context.Background(), path)
+// database opens what the tests run on.
+var database = func(ctx context.Context, path string, c engine.Config) (*db.DB, *engine.Engine, error) {
+	d, err := db.Open(ctx, path)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	handle, err := d.NewWriter()
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
-	e, err := engine.Open(context.Background(), handle, engine.Config{Log: log})
+	e, err := engine.Open(ctx, handle, c)
+	return d, e, err
+}
+
+// traces are told of what the services of a test do; nil: nobody is.
+var traces *trace.Tracer
+
+func open(t testing.TB, path string, p llm.Provider) *Service {
+	t.Helper()
+	return openWith(t, path, p, nil)
+}
+
+// openWith is open with alerts that are written down as tell says; nil: there are none.
+func openWith(t testing.TB, path string, p llm.Provider, tell func(d *db.DB) *alert.Service) *Service {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	d, e, err := database(context.Background(), path, engine.Config{Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(context.Background(), d, e, p, Config{Log: log, Backoff: 20 * time.Millisecond,
+	var alerts *alert.Service
+	if tell != nil {
+		alerts = tell(d)
+	}
+	s, err := New(context.Background(), d, e, p, Config{Log: log, Backoff: 20 * time.Millisecond, Alerts: alerts, Traces: traces,
 		Cost: func(string, string, llm.Usage) llm.Count { return llm.Known(7) }})
 	if err != nil {
 		t.Fatal(err)
@@ -123,8 +144,8 @@ func reach(t testing.TB, s *Service, id int64, states ...State) Job {
 	}
 }
 
-// path is the states that a job went through.
-func path(t testing.TB, s *Service, id int64) string {
+// course is the states that a job went through.
+func course(t testing.TB, s *Service, id int64) string {
 	t.Helper()
 	all, err := s.Timeline(context.Background(), id, 0)
 	if err != nil {
@@ -149,7 +170,7 @@ func TestATextIsAnsweredAndTheBooksAreKept(t *testing.T) {
 	if r := p.asked[0]; r.Purpose != "job" || r.Model != "big" || r.Requires != "davas" || !r.Project {
 		t.Errorf("%+v", r)
 	}
-	if got := path(t, s, j.ID); got != "queued running done" {
+	if got := course(t, s, j.ID); got != "queued running done" {
 		t.Error(got)
 	}
 }
@@ -172,7 +193,7 @@ func TestAChainPassesItsAnswersOn(t *testing.T) {
 func TestResearchAsksTheNotes(t *testing.T) {
 	s, p := newService(t, echo)
 	reach(t, s, submit(t, s, Spec{Type: Research, Prompt: "who?"}).ID, Done)
-	if p.asked[0].Model != "vault" {
+	if p.asked[0].Model != "research" {
 		t.Error(p.asked[0].Model)
 	}
 }
@@ -189,7 +210,7 @@ func TestWhatNobodyCanAnswerIsHeldAndGoesOnByItself(t *testing.T) {
 		t.Errorf("%+v", j)
 	}
 	j = reach(t, s, j.ID, Done)
-	if got := path(t, s, j.ID); got != "queued running held running done" || j.Attempts != 0 || !j.ResumeAt.IsZero() {
+	if got := course(t, s, j.ID); got != "queued running held running done" || j.Attempts != 0 || !j.ResumeAt.IsZero() {
 		t.Errorf("%s: %+v", got, j)
 	}
 }
@@ -225,7 +246,7 @@ func TestAHeldJobGoesOnEarlyWhenItIsReleasedOrTheMachineIsBack(t *testing.T) {
 	}
 	for _, j := range []Job{b, c} {
 		reach(t, s, j.ID, Done)
-		if got := path(t, s, j.ID); got != "queued running held queued running done" {
+		if got := course(t, s, j.ID); got != "queued running held queued running done" {
 			t.Error(got)
 		}
 	}
@@ -262,19 +283,55 @@ func TestFaultsThatMayPassAreTriedAgainAndOthersAreNot(t *testing.T) {
 }
 
 func TestTheDeadlineCountsWaitingOnly(t *testing.T) {
-	s, p := newService(t, func(ctx context.Context, req llm.Request, n int) (string, error) {
-		time.Sleep(300 * time.Millisecond) // work, which does not count
-		return echo(ctx, req, n)
+	answer := make(chan error)
+	s, _ := newService(t, func(ctx context.Context, req llm.Request, n int) (string, error) {
+		return "answered", <-answer
 	})
-	j := reach(t, s, submit(t, s, Spec{Prompt: "slow", Deadline: "250ms"}).ID, Done, Failed)
-	if j.State != Done {
-		t.Errorf("%+v", j)
+	busy := &llm.BusyError{Provider: "davas", Kind: llm.Unavailable, Reason: "davas is down"}
+	// pass has a job be in its state for two hours.
+	pass := func(id int64) {
+		t.Helper()
+		if _, err := s.change(t.Context(), id, func(_ *transaction, j *Job) error {
+			j.Since = j.Since.Add(-2 * time.Hour)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	p.mu.Lock()
-	p.answer = hold
-	p.mu.Unlock()
-	j = reach(t, s, submit(t, s, Spec{Prompt: "held", Deadline: "250ms"}).ID, Failed)
-	if !strings.Contains(j.Reason, "longer than its deadline of 250ms: davas is down") {
+	begin := func() Job {
+		t.Helper()
+		return reach(t, s, submit(t, s, Spec{Prompt: "x", Deadline: "1h"}).ID, Running)
+	}
+	release := func(id int64) {
+		t.Helper()
+		if _, err := s.Release(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	worked := begin()
+	pass(worked.ID)
+	answer <- busy
+	reach(t, s, worked.ID, Held)
+	release(worked.ID)
+	answer <- nil
+	if j := reach(t, s, worked.ID, Done, Failed); j.State != Done {
+		t.Errorf("after two hours of work it is %s: %s", j.State, j.Reason)
+	}
+
+	waited := begin()
+	answer <- busy
+	reach(t, s, waited.ID, Held)
+	pass(waited.ID)
+	release(waited.ID)
+	if j := reach(t, s, waited.ID, Failed); !strings.Contains(j.Reason, "longer than its deadline of 1h0m0s: davas is down") {
+		t.Error(j.Reason)
+	}
+}
+
+func TestADeadlineEndsAHold(t *testing.T) {
+	s, _ := newService(t, hold)
+	if j := reach(t, s, submit(t, s, Spec{Prompt: "held", Deadline: "250ms"}).ID, Failed); !strings.Contains(j.Reason, "longer than its deadline of 250ms") {
 		t.Error(j.Reason)
 	}
 }
@@ -305,7 +362,7 @@ func TestCancellingStopsWhereverTheJobIs(t *testing.T) {
 	p.mu.Unlock()
 	reach(t, s, submit(t, s, Spec{Prompt: "other"}).ID, Done)
 	for id, want := range map[int64]string{j.ID: "queued running cancelled", k.ID: "queued running held cancelled"} {
-		if got := path(t, s, id); got != want {
+		if got := course(t, s, id); got != want {
 			t.Error(got)
 		}
 	}
@@ -346,16 +403,35 @@ func TestFaultsOfASpecAreToldAllAtOnce(t *testing.T) {
 	}
 }
 
+func TestResearchIsAskedWithItsPlanAndItsReportIsTheNote(t *testing.T) {
+	s, p := newService(t, echo)
+	a := submit(t, s, Spec{Type: Research, Prompt: "x", Plan: llm.PlanAsk})
+	reach(t, s, a.ID, Done)
+	p.mu.Lock()
+	got := p.asked[0]
+	p.mu.Unlock()
+	if got.Plan != llm.PlanAsk || got.Run != RunName(a.ID, 0) || got.Model != researcher {
+		t.Errorf("asked with %+v", got)
+	}
+	if j, err := s.Job(t.Context(), a.ID); err != nil || j.Plan != llm.PlanAsk {
+		t.Errorf("%+v, %v", j, err)
+	}
+	note := string(render(&a, "", 0, "question: \"x\"\nmodel: \"m\"\n", "# x\n\nIt is.\n"))
+	if !strings.HasPrefix(note, "---\ngenerated: true\njob: 1\ntype: research\ntitle: \"x\"\n") || strings.Count(note, "\nmodel: ") != 1 || strings.Count(note, "cost_usd") != 0 || !strings.HasSuffix(note, "---\n\n# x\n\nIt is.\n") {
+		t.Errorf("%s", note)
+	}
+}
+
 func TestReadersFollowAJobFromWhereTheyWere(t *testing.T) {
 	s, _ := newService(t, echo)
 	j := submit(t, s, Spec{Prompt: "x"})
 	read := func(after int64) string {
 		var all []string
-		for batch, err := range s.Events(t.Context(), j.ID, after) {
+		for news, err := range s.Events(t.Context(), j.ID, after) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, e := range batch {
+			for _, e := range news.Events {
 				all = append(all, fmt.Sprintf("%d:%s", e.Seq, e.To))
 			}
 		}
@@ -369,13 +445,11 @@ func TestReadersFollowAJobFromWhereTheyWere(t *testing.T) {
 	}
 }
 
-func TestAThousandHeldJobsCostFewGoroutines(t *testing.T) {
-	if testing.Short() {
-		t.Skip("some seconds")
-	}
+func TestHeldJobsCostNoGoroutines(t *testing.T) {
+	const many = 200
 	s, _ := newService(t, hold)
 	before := runtime.NumGoroutine()
-	for i := range 1000 {
+	for i := range many {
 		submit(t, s, Spec{Prompt: fmt.Sprint(i)})
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
@@ -386,7 +460,7 @@ func TestAThousandHeldJobsCostFewGoroutines(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n[Held] == 1000 {
+		if n[Held] == many {
 			break
 		}
 		select {
@@ -399,9 +473,9 @@ func TestAThousandHeldJobsCostFewGoroutines(t *testing.T) {
 	for deadline := time.Now().Add(10 * time.Second); after > before+20 && time.Now().Before(deadline); after = runtime.NumGoroutine() {
 		runtime.Gosched() // the last calls return to the engine
 	}
-	t.Logf("%d goroutines before, %d with 1,000 held jobs", before, after)
+	t.Logf("%d goroutines before, %d with %d held jobs", before, after, many)
 	if after > before+20 {
-		t.Errorf("%d goroutines before, %d with 1,000 held jobs", before, after)
+		t.Errorf("%d goroutines before, %d with %d held jobs", before, after, many)
 	}
 }
 

@@ -2,7 +2,7 @@ package jobs
 
 import (
 	"context"
-	"iter"
+	"slices"
 	"time"
 )
 
@@ -12,10 +12,22 @@ type Filter struct {
 	WaitsFor string  // held for this provider; "": whatever for
 	Delayed  bool    // only those that have a time to go on
 	Limit    int     // 0 means 100
+	worker   string  // run by this process; "": by any
 }
 
 // Job returns a job as it stands, with its answer.
 func (s *Service) Job(ctx context.Context, id int64) (Job, error) {
+	j, err := s.read(ctx, id)
+	if err != nil {
+		return j, err
+	}
+	one := []Job{j}
+	err = s.Estimate(ctx, one)
+	return one[0], err
+}
+
+// read is Job without an estimate, which looks at the whole line.
+func (s *Service) read(ctx context.Context, id int64) (Job, error) {
 	j, err := one(ctx, s.db.Read(), id)
 	if err != nil {
 		return j, err
@@ -25,16 +37,22 @@ func (s *Service) Job(ctx context.Context, id int64) (Job, error) {
 	if err != nil {
 		return j, err
 	}
-	j.StepsDone = len(finished)
-	if j.State == Queued {
-		j.Position, err = position(ctx, s.db.Read(), j)
+	if j.StepsDone = len(finished); j.State == Done && j.StepsDone > 0 {
+		j.Response = finished[j.StepsDone-1].Response
 	}
-	return j, err
+	if j.State == Running {
+		j.Arrived = s.draftOf(id)
+	}
+	return j, nil
 }
 
 // Jobs lists jobs without prompts and answers: those that wait in the order in which they go on, the others newest first.
 func (s *Service) Jobs(ctx context.Context, f Filter) ([]Job, error) {
-	return list(ctx, s.db.Read(), f)
+	all, err := list(ctx, s.db.Read(), f)
+	if err != nil {
+		return nil, err
+	}
+	return all, s.Estimate(ctx, all)
 }
 
 // Counts is how many jobs there are in each state.
@@ -45,48 +63,21 @@ func (s *Service) Timeline(ctx context.Context, id, after int64) ([]Event, error
 	return timeline(ctx, s.db.Read(), id, after)
 }
 
-// stillHere is how often a reader of a silent job is told that the line is open.
-const stillHere = 15 * time.Second
+// A Depth is how many jobs are in a state, and since when the oldest is.
+type Depth struct {
+	State    State
+	WaitsFor string // the provider that held ones wait for
+	Jobs     int
+	Oldest   time.Time
+}
 
-// Events yields what happened to a job after a place in its log, then follows it until it has ended. An empty batch every
-// 15 seconds says that it is still silent. When ctx ends its cause is yielded.
-func (s *Service) Events(ctx context.Context, id, after int64) iter.Seq2[[]Event, error] {
-	return func(yield func([]Event, error) bool) {
-		quiet := time.NewTimer(stillHere)
-		defer quiet.Stop()
-		for {
-			changed := s.Changed()
-			j, err := one(ctx, s.db.Read(), id)
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			batch, err := timeline(ctx, s.db.Read(), id, after)
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if len(batch) > 0 {
-				after = batch[len(batch)-1].Seq
-				if !yield(batch, nil) {
-					return
-				}
-				quiet.Reset(stillHere)
-			}
-			if j.State.Ended() {
-				return
-			}
-			select {
-			case <-changed:
-			case <-quiet.C:
-				if !yield(nil, nil) {
-					return
-				}
-				quiet.Reset(stillHere)
-			case <-ctx.Done():
-				yield(nil, context.Cause(ctx))
-				return
-			}
+// Depths counts the jobs that have not ended; states in which there is none are there with 0.
+func (s *Service) Depths(ctx context.Context) ([]Depth, error) {
+	all, err := depths(ctx, s.db.Read())
+	for _, state := range []State{Queued, Running, Held} {
+		if !slices.ContainsFunc(all, func(d Depth) bool { return d.State == state }) {
+			all = append(all, Depth{State: state})
 		}
 	}
+	return all, err
 }

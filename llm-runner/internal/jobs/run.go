@@ -6,19 +6,26 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/toolbox/loop"
+	"home.arpa/lab/llm-runner/internal/trace"
 )
 
-// vault is the model that answers from the owner's notes.
-const vault = "vault"
+// researcher is the model that answers from the owner's sources, step by step.
+const researcher = "research"
 
 // errCancelled is why the context of a running job ends when a person cancels it.
 var errCancelled = errors.New("cancelled by a person")
+
+// RunName is the name under which whoever answers a step of a job keeps what it did for it; steps count from 0.
+func RunName(job int64, step int) string { return fmt.Sprintf("job-%d-%d", job, step) }
 
 // call is the id of the engine's call for the job's present run.
 func (j *Job) call() string { return fmt.Sprintf("job-%d-%d", j.ID, j.Run) }
@@ -26,10 +33,43 @@ func (j *Job) call() string { return fmt.Sprintf("job-%d-%d", j.ID, j.Run) }
 // key is what the engine tells the call: the job and its run.
 func (j *Job) key() string { return fmt.Sprintf("%d/%d", j.ID, j.Run) }
 
-// start has the engine call the job again, after a delay. The caller saves j.
+// start has the engine call the job again, after a delay, in the lane of who would answer it now. The caller saves j.
 func (s *Service) start(tx *transaction, j *Job, delay time.Duration) error {
 	j.Run++
-	return s.engine.Start(tx, task, j.call(), j.key(), engine.Options{Priority: j.Priority, Delay: delay})
+	lane := ""
+	if s.config.Lane != nil {
+		lane = s.config.Lane(s.request(j, ""))
+	}
+	return s.engine.Start(tx, task, j.call(), j.key(), engine.Options{Lane: lane, Order: (j.ord - epoch) / 1000, Delay: delay})
+}
+
+const (
+	// overtaking is how much later than a job of one priority a job of the next one above may come and still go first. So a
+	// job is overtaken only by those that come within eight times this after it (priority 1 and priority 9): two hours. It
+	// never starves.
+	overtaking = 15 * time.Minute
+	epoch      = 1767225600000 // 2026-01-01 in unix milliseconds: the engine's order has room for 68 years after it
+)
+
+// order is the place of a job in every line, lowest first: when it came, and overtaking for each step of its priority.
+func order(created time.Time, priority int) int64 {
+	return created.Add(time.Duration(priority-1) * overtaking).UnixMilli()
+}
+
+// size is about how many bytes the job asks with.
+func (j *Job) size() int { return max(len(j.Prompt), len(j.Request)) }
+
+// request is what a provider is asked for a job.
+func (s *Service) request(j *Job, prompt string) llm.Request {
+	req := llm.Request{Messages: []llm.Message{llm.Says(llm.User, prompt)}}
+	if len(j.Request) > 0 {
+		req, _ = parse(j.Request) // it was checked when the job was submitted
+	}
+	req.Model, req.Requires, req.Project, req.Purpose = j.Asked, j.Requires, j.Project, "job"
+	if j.Type == Research {
+		req.Model, req.Plan = researcher, j.Plan
+	}
+	return req
 }
 
 // call works on a job for the engine. It returns nil once what became of the run is on disk.
@@ -54,7 +94,12 @@ func (s *Service) call(ctx context.Context, key string) error {
 	if err != nil || j.State != Running || j.Run != run {
 		return err
 	}
+	s.log.Info("job runs", "job", id, "title", j.Title)
+	working, span := trace.Start(s.config.Traces.Within(working, j.trace), trace.Run, "")
+	span.SetInt(trace.RunN, int64(run))
 	err = s.work(working, &j)
+	span.Done(err)
+	defer s.forgetDraft(&j)
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // the program ends; the next one calls again
 	}
@@ -66,7 +111,17 @@ var errStale = errors.New("the job went another way")
 
 // begin has the job running, unless it went another way or waited too long.
 func (s *Service) begin(ctx context.Context, id int64, run int) (Job, error) {
-	return s.persist(ctx, id, func(tx *transaction, j *Job) error {
+	var first Job // one that goes first, as it waited
+	tries := 0
+	var before Job // as it waited
+	j, err := s.persist(ctx, id, func(tx *transaction, j *Job) error {
+		first = Job{}
+		if tries++; tries == 1 || j.State.Waiting() {
+			before = *j
+		}
+		if tries > 1 && j.Run == run && j.State == Running && j.worker == s.db.Worker() {
+			return nil // it was written, though the connection broke before we heard of it
+		}
 		if j.Run != run || !j.State.Waiting() {
 			return errStale
 		}
@@ -77,8 +132,10 @@ func (s *Service) begin(ctx context.Context, id int64, run int) (Job, error) {
 				why = ": " + j.Reason
 			}
 			j.Reason = fmt.Sprintf("it waited %s, longer than its deadline of %s%s", j.waited(now).Round(time.Millisecond), j.Deadline, why)
-			j.Ended = now
-			return move(ctx, tx, j, Failed, j.Reason)
+			return s.finish(ctx, tx, j, Failed, j.Reason)
+		}
+		if done, err := s.giveWay(ctx, tx, j, &first); done || err != nil {
+			return err
 		}
 		note := "a worker took it"
 		if j.State == Held {
@@ -87,9 +144,63 @@ func (s *Service) begin(ctx context.Context, id int64, run int) (Job, error) {
 		if j.Started.IsZero() {
 			j.Started = now
 		}
-		j.Reason, j.WaitsFor, j.ResumeAt = "", "", time.Time{}
+		j.free()
+		j.worker = s.db.Worker()
 		return move(ctx, tx, j, Running, note)
 	})
+	s.traceWait(before, j)
+	if err == nil && first.ID != 0 {
+		let := first
+		let.State = Queued
+		s.traceWait(first, let)
+		err = s.engine.Wake(first.call(), time.Now())
+	}
+	return j, err
+}
+
+// free forgets what the job was held for.
+func (j *Job) free() {
+	j.Reason, j.WaitsFor, j.WaitsModel, j.Dimension, j.ResumeAt = "", "", "", "", time.Time{}
+}
+
+// giveWay lets a job go first that is held for a limit, came before j in line, and could have its turn now: j takes its
+// place among the held. So room that came back is not taken by those who happen to ask first. A job that a person
+// released, or that was let go first, gives way to nobody.
+func (s *Service) giveWay(ctx context.Context, tx *transaction, j *Job, let *Job) (done bool, err error) {
+	if s.config.Turn == nil || s.config.Lane == nil || j.State == Queued && !j.ResumeAt.IsZero() {
+		return false, nil
+	}
+	first, err := foremost(ctx, s.db, tx, j, s.config.Lane(s.request(j, "")))
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	turn, now := s.config.Turn(first.WaitsFor, first.WaitsModel, first.size(), 0), time.Now()
+	if turn.After(now) {
+		return false, nil
+	}
+	until := first.ResumeAt
+	j.Reason, j.WaitsFor, j.WaitsModel, j.Dimension = first.Reason, first.WaitsFor, first.WaitsModel, first.Dimension
+	held := first
+	first.ResumeAt = now
+	if err := move(ctx, tx, &first, Queued, "there is room, and it is first in line"); err != nil {
+		return false, err
+	}
+	if err := save(ctx, tx, &first); err != nil {
+		return false, err
+	}
+	*let = held
+	return true, s.hold(ctx, tx, j, until, fmt.Sprintf("job %d goes first: it came before it in line", first.ID))
+}
+
+// GoesOn is when a held job is tried again by itself; zero where it waits for a person's word, which is only looked for then.
+func (j Job) GoesOn() time.Time {
+	if j.WaitsFor == loop.Approval {
+		return time.Time{}
+	}
+	return j.ResumeAt
 }
 
 // waited is how long the job has been queued and held in all.
@@ -122,20 +233,26 @@ func (s *Service) work(ctx context.Context, j *Job) (err error) {
 			}
 			prompt = fill(prompt, before)
 		}
-		req := llm.Request{Model: j.Asked, Requires: j.Requires, Project: j.Project, Purpose: "job",
-			Messages: []llm.Message{llm.Says(llm.User, prompt)}}
-		if j.Type == Research {
-			req.Model = vault
+		req := s.request(j, prompt)
+		req.Run = RunName(j.ID, n)
+		if j.Type == Chain && n > 0 && finished[n-1].Private {
+			req.Messages[0].Parts[0].Private = true // it has the answer before in it
 		}
-		a, err := llm.Collect(s.provider.Stream(ctx, req))
+		if req.Use = j.Tools; len(j.Tools) > 0 && n > 0 {
+			req.Own = []string{j.Prompt} // the answer of the step before is not what the person wrote
+		}
+		a, err := s.answer(ctx, j, n, req)
 		if err != nil {
 			return err
 		}
-		step := step{N: n, Output: a.Message.Text(), Citations: a.Citations, Finish: a.Finish, Usage: a.Usage}
+		step := step{N: n, Output: a.Message.Text(), Citations: a.Citations, Finish: a.Finish, Usage: a.Usage, Private: a.Private || j.Type == Chain && n > 0 && finished[n-1].Private}
 		if a.Route != nil {
 			step.Route = *a.Route
 		}
-		if strings.TrimSpace(step.Output) == "" {
+		if len(j.Request) > 0 {
+			step.Response = respond(j, a)
+		}
+		if strings.TrimSpace(step.Output) == "" && !slices.ContainsFunc(a.Message.Parts, func(p llm.Part) bool { return p.Call != nil }) {
 			return &llm.Error{Kind: llm.Unavailable, Provider: step.Route.Provider, Model: step.Route.Model, Message: "the model ended its answer without a word"}
 		}
 		if s.config.Cost != nil {
@@ -161,9 +278,18 @@ func (s *Service) work(ctx context.Context, j *Job) (err error) {
 	return nil
 }
 
+// answer has a step answered.
+func (s *Service) answer(ctx context.Context, j *Job, n int, req llm.Request) (a llm.Answer, err error) {
+	ctx, span := trace.Start(ctx, trace.Step, "")
+	span.SetInt(trace.StepN, int64(n+1))
+	a, err = s.collect(j, s.provider.Stream(ctx, req))
+	span.Done(err)
+	return a, err
+}
+
 // conclude writes down what became of a run: the answer, a hold, or the failure.
 func (s *Service) conclude(ctx context.Context, id int64, run int, err error) error {
-	_, perr := s.persist(ctx, id, func(tx *transaction, j *Job) error {
+	after, perr := s.persist(ctx, id, func(tx *transaction, j *Job) error {
 		if j.State != Running || j.Run != run {
 			return errStale
 		}
@@ -175,15 +301,22 @@ func (s *Service) conclude(ctx context.Context, id int64, run int, err error) er
 			if err := j.add(ctx, tx); err != nil {
 				return err
 			}
-			j.Ended, j.Reason = now, ""
-			return move(ctx, tx, j, Done, "the answer is complete")
+			j.Reason = ""
+			return s.finish(ctx, tx, j, Done, "the answer is complete")
 		case isBusy && (busy.Err == nil || busy.Kind != llm.Unavailable):
 			j.Holds++
-			j.Reason, j.WaitsFor = busy.Reason, busy.Provider
-			return s.hold(ctx, tx, j, holdUntil(busy, j.Holds, now))
+			j.Reason, j.WaitsFor, j.WaitsModel, j.Dimension = busy.Reason, busy.Provider, busy.Model, busy.Dimension
+			until, err := s.holdUntil(ctx, tx, j, busy, now)
+			if err != nil {
+				return err
+			}
+			if err := s.exhausted(ctx, tx, busy); err != nil {
+				return err
+			}
+			return s.hold(ctx, tx, j, until, j.Reason)
 		case llm.KindOf(err).Permanent():
-			j.Ended, j.Reason = now, err.Error()
-			return move(ctx, tx, j, Failed, j.Reason)
+			j.Reason = err.Error()
+			return s.finish(ctx, tx, j, Failed, j.Reason)
 		}
 		j.Attempts++
 		j.Reason = err.Error()
@@ -191,25 +324,38 @@ func (s *Service) conclude(ctx context.Context, id int64, run int, err error) er
 			j.WaitsFor, j.Reason = busy.Provider, busy.Reason
 		}
 		if j.Attempts >= j.MaxAttempts {
-			j.Ended, j.Reason = now, fmt.Sprintf("attempt %d of %d: %s", j.Attempts, j.MaxAttempts, j.Reason)
-			return move(ctx, tx, j, Failed, j.Reason)
+			j.Reason = fmt.Sprintf("attempt %d of %d: %s", j.Attempts, j.MaxAttempts, j.Reason)
+			return s.finish(ctx, tx, j, Failed, j.Reason)
 		}
 		j.Reason = fmt.Sprintf("attempt %d of %d: %s", j.Attempts, j.MaxAttempts, j.Reason)
-		return s.hold(ctx, tx, j, now.Add(backoff(s.config.Backoff, j.Attempts)))
+		return s.hold(ctx, tx, j, now.Add(backoff(s.config.Backoff, j.Attempts)), j.Reason)
 	})
+	if perr == nil && after.ID != 0 {
+		s.traceEnd(after)
+		s.log.Info("job is "+string(after.State), "job", id, "reason", after.Reason)
+	}
 	return perr
 }
 
 // hold has the job wait until a time, or until its deadline where that is earlier.
-func (s *Service) hold(ctx context.Context, tx *transaction, j *Job, until time.Time) error {
+func (s *Service) hold(ctx context.Context, tx *transaction, j *Job, until time.Time, text string) error {
 	now := time.Now()
 	if j.Deadline > 0 {
-		if last := now.Add(max(j.Deadline-j.Waited, 0)); until.After(last) {
+		if last := now.Add(max(j.Deadline-j.waited(now), 0)); until.After(last) {
 			until = last
 		}
 	}
 	j.ResumeAt = until
-	if err := move(ctx, tx, j, Held, j.Reason); err != nil {
+	tell := move
+	if j.State == Held { // still
+		tell = func(ctx context.Context, tx *transaction, j *Job, _ State, text string) error {
+			return note(ctx, tx, j, text)
+		}
+	}
+	if err := tell(ctx, tx, j, Held, text); err != nil {
+		return err
+	}
+	if err := s.config.Alerts.Holds(ctx, tx, j.WaitsFor, j.ID); err != nil {
 		return err
 	}
 	return s.start(tx, j, max(until.Sub(now), time.Millisecond))
@@ -222,16 +368,28 @@ const (
 	spread     = time.Second // holds that end at one moment are woken over this long, so that they do not come as a storm
 )
 
-// holdUntil is when a held job goes on: when the provider said, a little spread; after a growing while where nobody knows.
-func holdUntil(b *llm.BusyError, holds int, now time.Time) time.Time {
+// holdUntil is when a held job goes on: at its turn where it waits for a limit, so that a line comes back as fast as the limit
+// lets it through; else when the provider said, a little spread; after a growing while where nobody knows.
+func (s *Service) holdUntil(ctx context.Context, tx *transaction, j *Job, b *llm.BusyError, now time.Time) (time.Time, error) {
 	until := b.Until
 	if until.IsZero() {
-		until = now.Add(min(firstLook<<min(holds-1, 10), lastLook))
+		until = now.Add(min(firstLook<<min(j.Holds-1, 10), lastLook))
+	}
+	apart := spread
+	if b.Dimension != "" && s.config.Turn != nil {
+		n, err := ahead(ctx, tx, j)
+		if err != nil {
+			return until, err
+		}
+		apart = spread / 10
+		if turn := s.config.Turn(b.Provider, b.Model, j.size(), n); turn.After(until) {
+			until = turn
+		}
 	}
 	if until.Before(now) {
 		until = now
 	}
-	return until.Add(time.Duration(rand.Int64N(int64(spread)))) //nolint:gosec // not a secret
+	return until.Add(time.Duration(rand.Int64N(int64(apart)))), nil //nolint:gosec // not a secret
 }
 
 // backoff is the wait after a number of faults in a row: four times as long each time, up to half of it more or less.
@@ -243,13 +401,16 @@ func backoff(first time.Duration, attempts int) time.Duration {
 // change reads a job, changes it and writes it back, in one transaction.
 func (s *Service) change(ctx context.Context, id int64, f func(tx *transaction, j *Job) error) (j Job, err error) {
 	err = s.db.Tx(ctx, func(tx *transaction) error {
-		if j, err = one(ctx, tx, id); err != nil {
+		if j, err = locked(ctx, s.db, tx, id); err != nil {
 			return err
 		}
 		if err := f(tx, &j); err != nil {
 			return err
 		}
-		return save(ctx, tx, &j)
+		if err := save(ctx, tx, &j); err != nil {
+			return err
+		}
+		return tell(ctx, s.db, tx, "")
 	})
 	if err == nil {
 		s.announce()
@@ -269,7 +430,9 @@ func (s *Service) persist(ctx context.Context, id int64, f func(tx *transaction,
 		case ctx.Err() != nil:
 			return Job{}, context.Cause(ctx)
 		}
-		s.log.Error("write job", "job", id, "error", err)
+		if db.FaultOf(err) == "" { // that one is told of once, not every second for every job
+			s.log.Error("write job", "job", id, "error", err)
+		}
 		again := time.NewTimer(time.Second)
 		select {
 		case <-again.C:

@@ -27,22 +27,22 @@ type step struct {
 	N         int
 	Output    string
 	Citations []llm.Citation
+	Private   bool // see llm.Event
 	Finish    llm.Finish
 	Route     llm.Route
 	Usage     llm.Usage
 	Cost      llm.Count
+	Response  json.RawMessage // where the job is a Request
 }
 
 // insert writes a new job and the beginning of its timeline.
 func insert(ctx context.Context, tx *transaction, j *Job, now time.Time) error {
-	j.Created = now
-	r, err := tx.ExecContext(ctx, `INSERT INTO jobs (sent_key, type, title, prompt, asked, requires, project, priority, deadline_ms, max_attempts,
-		state, since, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,'',?,?)`, db.OrNull(j.Key), j.Type, j.Title, j.Prompt, j.Asked, j.Requires, j.Project,
-		j.Priority, j.Deadline.Milliseconds(), j.MaxAttempts, now.UnixMilli(), now.UnixMilli())
+	j.Created, j.ord = now, order(now, j.Priority)
+	err := tx.QueryRowContext(ctx, `INSERT INTO jobs (sent_key, type, title, prompt, asked, requires, project, priority, ord, deadline_ms, max_attempts,
+		notify, request, output, dropped, file, file_hash, tools, plan, trace, trace_from, state, since, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,'',?,?) RETURNING id`,
+		db.OrNull(j.Key), j.Type, j.Title, j.Prompt, j.Asked, j.Requires, j.Project, j.Priority, j.ord, j.Deadline.Milliseconds(), j.MaxAttempts, j.Notify,
+		string(j.Request), j.Output, j.Dropped, j.File, j.hash, strings.Join(j.Tools, " "), j.Plan, j.trace, j.traceFrom, now.UnixMilli(), now.UnixMilli()).Scan(&j.ID)
 	if err != nil {
-		return fmt.Errorf("write job: %w", err)
-	}
-	if j.ID, err = r.LastInsertId(); err != nil {
 		return fmt.Errorf("write job: %w", err)
 	}
 	return move(ctx, tx, j, Queued, "submitted")
@@ -57,6 +57,9 @@ func move(ctx context.Context, tx *transaction, j *Job, to State, text string) e
 	j.Waited = j.waited(now)
 	from := j.State
 	j.State, j.Since = to, now
+	if from.Ended() != to.Ended() && (j.Dropped != "" || j.Output != "") {
+		j.due = now.UnixMilli()
+	}
 	return event(ctx, tx, j.ID, from, to, text, now)
 }
 
@@ -76,22 +79,24 @@ func event(ctx context.Context, tx *transaction, id int64, from, to State, text 
 
 // save writes what changes in the life of a job.
 func save(ctx context.Context, tx *transaction, j *Job) error {
-	_, err := tx.ExecContext(ctx, `UPDATE jobs SET state=?, since=?, waited_ms=?, run=?, attempts=?, holds=?, reason=?, waits_for=?, resume_at=?,
+	_, err := tx.ExecContext(ctx, `UPDATE jobs SET state=?, since=?, waited_ms=?, run=?, attempts=?, holds=?, reason=?, waits_for=?, waits_model=?, dimension=?, resume_at=?,
 		started_at=?, ended_at=?, answer=?, citations=?, finish=?, provider=?, model=?, rule=?, why=?, input_tokens=?, output_tokens=?,
-		cost_micro_usd=? WHERE id=?`,
-		j.State, j.Since.UnixMilli(), j.Waited.Milliseconds(), j.Run, j.Attempts, j.Holds, j.Reason, j.WaitsFor, db.Millis(j.ResumeAt),
+		cost_micro_usd=?, worker=?, vault_due=?, trace=?, trace_from=? WHERE id=?`,
+		j.State, j.Since.UnixMilli(), j.Waited.Milliseconds(), j.Run, j.Attempts, j.Holds, j.Reason, j.WaitsFor, j.WaitsModel, j.Dimension,
+		db.Millis(j.ResumeAt),
 		db.Millis(j.Started), db.Millis(j.Ended), j.Answer, quoted(j.Citations), j.Finish, j.Route.Provider, j.Route.Model, j.Route.Rule, j.Route.Why,
-		j.Usage.Input.Ptr(), j.Usage.Output.Ptr(), j.Cost.Ptr(), j.ID)
+		j.Usage.Input.Ptr(), j.Usage.Output.Ptr(), j.Cost.Ptr(), j.worker, j.due, j.trace, j.traceFrom, j.ID)
 	if err != nil {
 		return fmt.Errorf("write job %d: %w", j.ID, err)
 	}
 	return nil
 }
 
+// insertStep writes a finished step, where it is not written yet: a connection may break before we hear that it is.
 func insertStep(ctx context.Context, tx *transaction, job int64, x step) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO job_steps (job, step, output, citations, finish, provider, model, rule, why, input_tokens,
-		output_tokens, cost_micro_usd, ended_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)`, job, x.N, x.Output, quoted(x.Citations), x.Finish,
-		x.Route.Provider, x.Route.Model, x.Route.Rule, x.Route.Why, x.Usage.Input.Ptr(), x.Usage.Output.Ptr(), x.Cost.Ptr(), time.Now().UnixMilli())
+		output_tokens, cost_micro_usd, response, ended_at, private) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (job, step) DO NOTHING`, job, x.N, x.Output, quoted(x.Citations), x.Finish,
+		x.Route.Provider, x.Route.Model, x.Route.Rule, x.Route.Why, x.Usage.Input.Ptr(), x.Usage.Output.Ptr(), x.Cost.Ptr(), string(x.Response), time.Now().UnixMilli(), x.Private)
 	if err != nil {
 		return fmt.Errorf("write step %d of job %d: %w", x.N, job, err)
 	}
@@ -129,13 +134,14 @@ func sum(a, b llm.Count) llm.Count {
 
 func stepsOf(ctx context.Context, q querier, job int64) ([]step, error) {
 	return collect(q, func(row scanner) (x step, err error) {
-		var citations string
+		var citations, response string
 		var in, out, cost sql.NullInt64
-		err = row.Scan(&x.N, &x.Output, &citations, &x.Finish, &x.Route.Provider, &x.Route.Model, &x.Route.Rule, &x.Route.Why, &in, &out, &cost)
+		err = row.Scan(&x.N, &x.Output, &citations, &x.Finish, &x.Route.Provider, &x.Route.Model, &x.Route.Rule, &x.Route.Why, &in, &out, &cost, &response, &x.Private)
+		x.Response = json.RawMessage(response)
 		x.Usage, x.Cost = llm.Usage{Input: db.Count(in), Output: db.Count(out)}, db.Count(cost)
 		json.Unmarshal([]byte(citations), &x.Citations) //nolint:errcheck // written by insertStep; without them the answer still reads
 		return x, err
-	}, ctx, `SELECT step, output, citations, finish, provider, model, rule, why, input_tokens, output_tokens, cost_micro_usd FROM job_steps
+	}, ctx, `SELECT step, output, citations, finish, provider, model, rule, why, input_tokens, output_tokens, cost_micro_usd, response, private FROM job_steps
 		WHERE job = ? ORDER BY step`, job)
 }
 
@@ -143,22 +149,25 @@ type scanner interface{ Scan(...any) error }
 
 // columns of a job; a list leaves the long ones out.
 func columns(whole bool) string {
-	long := "j.prompt, j.answer, j.citations"
+	long := "j.prompt, j.answer, j.citations, j.request"
 	if !whole {
-		long = "'', '', '[]'"
+		long = "'', '', '[]', ''"
 	}
-	return `j.id, coalesce(j.sent_key, ''), j.type, j.title, j.asked, j.requires, j.project, j.priority, j.deadline_ms, j.max_attempts, j.state,
-	j.since, j.waited_ms, j.run, j.attempts, j.holds, j.reason, j.waits_for, j.resume_at, j.created_at, j.started_at, j.ended_at, j.finish,
-	j.provider, j.model, j.rule, j.why, j.input_tokens, j.output_tokens, j.cost_micro_usd, ` + long
+	return `j.id, coalesce(j.sent_key, ''), j.type, j.title, j.asked, j.requires, j.project, j.priority, j.ord, j.deadline_ms, j.max_attempts, j.notify, j.state,
+	j.since, j.waited_ms, j.run, j.attempts, j.holds, j.reason, j.waits_for, j.waits_model, j.dimension, j.resume_at, j.created_at, j.started_at, j.ended_at, j.finish,
+	j.provider, j.model, j.rule, j.why, j.input_tokens, j.output_tokens, j.cost_micro_usd, j.worker,
+	j.output, j.dropped, j.file, j.file_next, j.note, j.vault_due, j.tools, j.plan, j.trace, j.trace_from, ` + long
 }
 
 func scan(row scanner) (j Job, err error) {
 	var deadline, since, waited, created int64
 	var resume, started, ended, in, out, cost sql.NullInt64
-	var citations string
-	err = row.Scan(&j.ID, &j.Key, &j.Type, &j.Title, &j.Asked, &j.Requires, &j.Project, &j.Priority, &deadline, &j.MaxAttempts, &j.State,
-		&since, &waited, &j.Run, &j.Attempts, &j.Holds, &j.Reason, &j.WaitsFor, &resume, &created, &started, &ended, &j.Finish,
-		&j.Route.Provider, &j.Route.Model, &j.Route.Rule, &j.Route.Why, &in, &out, &cost, &j.Prompt, &j.Answer, &citations)
+	var citations, request, tools string
+	err = row.Scan(&j.ID, &j.Key, &j.Type, &j.Title, &j.Asked, &j.Requires, &j.Project, &j.Priority, &j.ord, &deadline, &j.MaxAttempts, &j.Notify, &j.State,
+		&since, &waited, &j.Run, &j.Attempts, &j.Holds, &j.Reason, &j.WaitsFor, &j.WaitsModel, &j.Dimension, &resume, &created, &started, &ended, &j.Finish,
+		&j.Route.Provider, &j.Route.Model, &j.Route.Rule, &j.Route.Why, &in, &out, &cost, &j.worker,
+		&j.Output, &j.Dropped, &j.File, &j.next, &j.Note, &j.due, &tools, &j.Plan, &j.trace, &j.traceFrom, &j.Prompt, &j.Answer, &citations, &request)
+	j.Request, j.Tools = json.RawMessage(request), strings.Fields(tools)
 	j.Deadline, j.Waited = time.Duration(deadline)*time.Millisecond, time.Duration(waited)*time.Millisecond
 	j.Since, j.Created = time.UnixMilli(since), time.UnixMilli(created)
 	j.ResumeAt, j.Started, j.Ended = db.Moment(resume), db.Moment(started), db.Moment(ended)
@@ -169,6 +178,12 @@ func scan(row scanner) (j Job, err error) {
 
 func one(ctx context.Context, q querier, id int64) (Job, error) {
 	j, err := scan(q.QueryRowContext(ctx, `SELECT `+columns(true)+` FROM jobs j WHERE j.id = ?`, id))
+	return j, known(err)
+}
+
+// locked is one, for a change: nobody else changes the job before the transaction ends.
+func locked(ctx context.Context, d *db.DB, tx *transaction, id int64) (Job, error) {
+	j, err := scan(tx.QueryRowContext(ctx, `SELECT `+columns(true)+` FROM jobs j WHERE j.id = ?`+d.Lock(), id))
 	return j, known(err)
 }
 
@@ -188,7 +203,7 @@ func known(err error) error {
 }
 
 func list(ctx context.Context, q querier, f Filter) ([]Job, error) {
-	where, args, order := []string{"1"}, []any{}, "j.id DESC"
+	where, args, order := []string{"1 = 1"}, []any{}, "j.id DESC"
 	if len(f.States) > 0 {
 		waiting := true
 		marks := make([]string, len(f.States))
@@ -197,7 +212,7 @@ func list(ctx context.Context, q querier, f Filter) ([]Job, error) {
 		}
 		where = append(where, "j.state IN ("+strings.Join(marks, ",")+")")
 		if waiting {
-			order = "coalesce(j.resume_at, 0), j.priority, j.id"
+			order = "coalesce(j.resume_at, 0), j.ord, j.id"
 		}
 	}
 	if f.WaitsFor != "" {
@@ -205,6 +220,9 @@ func list(ctx context.Context, q querier, f Filter) ([]Job, error) {
 	}
 	if f.Delayed {
 		where = append(where, "j.resume_at IS NOT NULL")
+	}
+	if f.worker != "" {
+		where, args = append(where, "j.worker = ?"), append(args, f.worker)
 	}
 	if f.Limit == 0 {
 		f.Limit = 100
@@ -227,10 +245,65 @@ func counts(ctx context.Context, q querier) (map[State]int, error) {
 	return all, err
 }
 
-// position is a queued job's place in the line, from 1.
-func position(ctx context.Context, q querier, j Job) (n int, err error) {
-	err = q.QueryRowContext(ctx, `SELECT count(*) FROM jobs WHERE state = 'queued' AND (priority, id) <= (?, ?)`, j.Priority, j.ID).Scan(&n)
+// depths is the jobs that have not ended, by state and by what held ones wait for.
+func depths(ctx context.Context, q querier) ([]Depth, error) {
+	return collect(q, func(row scanner) (d Depth, err error) {
+		var oldest int64
+		err = row.Scan(&d.State, &d.WaitsFor, &d.Jobs, &oldest)
+		d.Oldest = time.UnixMilli(oldest)
+		return d, err
+	}, ctx, `SELECT j.state, CASE WHEN j.state = 'held' THEN j.waits_for ELSE '' END, count(*), min(j.since) FROM jobs j
+		WHERE j.state IN ('queued', 'running', 'held') GROUP BY 1, 2`)
+}
+
+// line is the jobs that are queued or running, first come first. A chain counts its headings that have no answer yet.
+func line(ctx context.Context, q querier) ([]inLine, error) {
+	return collect(q, func(row scanner) (x inLine, err error) {
+		var since int64
+		err = row.Scan(&x.id, &x.state, &since, &x.request.kind, &x.request.asked, &x.request.requires, &x.request.project, &x.steps, &x.bytes)
+		x.since, x.steps = time.UnixMilli(since), max(x.steps, 1)
+		return x, err
+	}, ctx, `SELECT j.id, j.state, j.since, j.type, j.asked, j.requires, j.project,
+		CASE WHEN j.type = 'chain' THEN (length(j.prompt) - length(replace(j.prompt, ?, ''))) / 4 + CASE WHEN substr(j.prompt, 1, 3) = '## ' THEN 1 ELSE 0 END
+			- (SELECT count(*) FROM job_steps s WHERE s.job = j.id) ELSE 1 END,
+		length(j.prompt) + length(j.request)
+		FROM jobs j WHERE j.state IN ('queued', 'running') ORDER BY j.ord, j.id`, "\n## ")
+}
+
+// alike is the jobs that are held for the same limit and ask for the same as j.
+const alike = `FROM jobs j WHERE j.state = 'held' AND j.dimension <> '' AND j.waits_for = ? AND j.asked = ? AND j.requires = ? AND j.project = ? AND (j.ord, j.id) < (?, ?)`
+
+// ahead is how many held jobs have their turn before j.
+func ahead(ctx context.Context, q querier, j *Job) (n int, err error) {
+	err = q.QueryRowContext(ctx, `SELECT count(*) `+alike, j.WaitsFor, j.Asked, j.Requires, j.Project, j.ord, j.ID).Scan(&n)
 	return n, err
+}
+
+// forLimit is a job that is held for a limit.
+type forLimit struct {
+	id     int64
+	model  string // whose limit it is
+	size   int    // bytes it asks with
+	resume time.Time
+}
+
+// limitLine is the first n jobs that are held for a limit of a provider, in the order of their line.
+func limitLine(ctx context.Context, q querier, provider string, n int) ([]forLimit, error) {
+	return collect(q, func(row scanner) (w forLimit, err error) {
+		var at int64
+		err = row.Scan(&w.id, &w.model, &w.size, &at)
+		w.resume = time.UnixMilli(at)
+		return w, err
+	}, ctx, `SELECT j.id, j.waits_model, CASE WHEN length(j.prompt) > length(j.request) THEN length(j.prompt) ELSE length(j.request) END, coalesce(j.resume_at, 0)
+		FROM jobs j WHERE j.state = 'held' AND j.dimension <> '' AND j.waits_for = ? ORDER BY j.ord, j.id LIMIT ?`, provider, n)
+}
+
+// foremost is the held job that has its turn before j and all others, for a change; ErrNotFound where there is none. One that
+// another process changes at this moment is not waited for: its turn has come already, and two could wait for each other.
+func foremost(ctx context.Context, d *db.DB, tx *transaction, j *Job, provider string) (Job, error) {
+	first, err := scan(tx.QueryRowContext(ctx, `SELECT `+columns(true)+` `+alike+` ORDER BY j.ord, j.id LIMIT 1`+d.LockFree(),
+		provider, j.Asked, j.Requires, j.Project, j.ord, j.ID))
+	return first, known(err)
 }
 
 func timeline(ctx context.Context, q querier, id, after int64) ([]Event, error) {
@@ -266,4 +339,85 @@ func quoted(all []llm.Citation) string {
 		return "[]"
 	}
 	return string(b)
+}
+
+// topic is what processes tell each other about jobs: "" that one changed, or "cancel KEY" to the one that runs it.
+const (
+	topic      = "job"
+	cancelWord = "cancel "
+)
+
+func tell(ctx context.Context, d *db.DB, tx *transaction, text string) error {
+	return d.Tell(ctx, tx, topic, text)
+}
+
+// dueJobs are the jobs of which the vault does not show yet what became of them, the longest due first.
+func dueJobs(ctx context.Context, q querier, most int) ([]int64, error) {
+	return collect(q, func(row scanner) (id int64, err error) { return id, row.Scan(&id) }, ctx,
+		`SELECT id FROM jobs WHERE vault_due > 0 ORDER BY vault_due LIMIT ?`, most)
+}
+
+// hasFile says that a job's file lies, or is on its way, there.
+func hasFile(ctx context.Context, q querier, file string) (yes bool, err error) {
+	if err = q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM jobs WHERE file = ? AND file <> '')
+		OR EXISTS (SELECT 1 FROM jobs WHERE file_next = ? AND file_next <> '')`, file, file).Scan(&yes); err != nil {
+		err = fmt.Errorf("read job of a file: %w", err)
+	}
+	return yes, err
+}
+
+// forget takes a file that somebody took out of the vault from the job that it came from, if nothing more happens to that job by itself.
+func forget(ctx context.Context, tx *transaction, file string) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE jobs SET file = '' WHERE file = ? AND file <> '' AND file_next = '' AND vault_due = 0
+		AND state IN (?, ?, ?)`, file, Done, Failed, Cancelled); err != nil {
+		return fmt.Errorf("write job of a file: %w", err)
+	}
+	return nil
+}
+
+// sameDropped returns the job that a file of that name and content became; ErrNotFound where none did.
+func sameDropped(ctx context.Context, q querier, name, hash string) (id int64, err error) {
+	err = q.QueryRowContext(ctx, `SELECT id FROM jobs WHERE dropped = ? AND dropped <> '' AND file_hash = ? ORDER BY id DESC LIMIT 1`, name, hash).Scan(&id)
+	return id, known(err)
+}
+
+// place writes where a job's file lies and where it is moved to, and where its answer is.
+func place(ctx context.Context, tx *transaction, j *Job) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE jobs SET file = ?, file_next = ?, note = ? WHERE id = ?`, j.File, j.next, j.Note, j.ID); err != nil {
+		return fmt.Errorf("write files of job %d: %w", j.ID, err)
+	}
+	return nil
+}
+
+// over is a job that ended before a moment, and whose end the vault shows where it is to.
+const over = `since < ? AND state IN ('done', 'failed', 'cancelled') AND vault_due = 0 AND file_next = ''`
+
+// endedBefore are the jobs that ended longest ago.
+func endedBefore(ctx context.Context, q querier, before time.Time, most int) ([]int64, error) {
+	return collect(q, func(row scanner) (id int64, err error) { return id, row.Scan(&id) }, ctx,
+		`SELECT id FROM jobs WHERE `+over+` ORDER BY since LIMIT ?`, before.UnixMilli(), most)
+}
+
+// remove deletes those of some jobs that are still over, with their steps and timelines, and returns how many.
+func remove(ctx context.Context, tx *transaction, ids []int64, before time.Time) (n int, err error) {
+	for _, id := range ids {
+		r, err := tx.ExecContext(ctx, `DELETE FROM jobs WHERE id = ? AND `+over, id, before.UnixMilli())
+		if err != nil {
+			return n, fmt.Errorf("delete job %d: %w", id, err)
+		}
+		gone, err := r.RowsAffected()
+		if err != nil {
+			return n, fmt.Errorf("delete job %d: %w", id, err)
+		}
+		n += int(gone)
+	}
+	return n, nil
+}
+
+// settle writes that the vault shows what became of a job, unless it went another way since.
+func settle(ctx context.Context, tx *transaction, j *Job) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE jobs SET vault_due = 0 WHERE id = ? AND vault_due = ?`, j.ID, j.due); err != nil {
+		return fmt.Errorf("write files of job %d: %w", j.ID, err)
+	}
+	return nil
 }

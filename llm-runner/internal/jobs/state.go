@@ -30,6 +30,7 @@ type edge struct{ from, to State }
 var transitions = map[edge]string{
 	{"", Queued}:         "it is submitted",
 	{Queued, Running}:    "a worker takes it",
+	{Queued, Held}:       "one that came before it and is held goes first",
 	{Queued, Failed}:     "it waited longer than its deadline",
 	{Queued, Cancelled}:  "a person cancels it",
 	{Running, Done}:      "the answer is complete",

@@ -17,6 +17,7 @@ const (
 	list
 	code // fenced
 	table
+	made // by a program, into a person's note
 )
 
 // A block is the bytes [start, end) of a text; blank lines belong to the block before them, those at the top to the first.
@@ -29,8 +30,13 @@ type block struct {
 
 // scan takes text apart into blocks, line by line, after CommonMark 0.31 as far as passages need it: what is inside lists
 // and quotes is not taken apart.
-func scan(text []byte) []block {
-	s := scanner{text: text}
+func scan(text []byte) []block { return (&scanner{text: text}).scan() }
+
+// scanNote is scan for a person's note: what programs wrote into it is a block of its own.
+func scanNote(text []byte) []block { return (&scanner{text: text, sections: true}).scan() }
+
+func (s *scanner) scan() []block {
+	text := s.text
 	s.at = s.skipBlank(0)
 	if len(bytes.TrimSpace(text)) == 0 {
 		if len(text) == 0 {
@@ -53,6 +59,27 @@ type scanner struct {
 	at     int // where the next line begins
 	begun  int // where the next block begins
 	blocks []block
+
+	sections bool // those that programs wrote are told apart
+}
+
+// sectionEnd returns where a section ends that a program wrote, if the line at s.at begins one: 0 it does not. Its marks are lines of their own,
+// <!-- generated: NAME --> and <!-- end of generated: NAME -->.
+func (s *scanner) sectionEnd(line []byte, next int) int {
+	name, begins := bytes.CutPrefix(line, []byte("<!-- generated: "))
+	name, ends := bytes.CutSuffix(name, []byte(" -->"))
+	if !begins || !ends || !s.sections {
+		return 0
+	}
+	end := append(append([]byte("<!-- end of generated: "), name...), " -->"...)
+	for at := next; at < len(s.text); {
+		line, after := s.line(at)
+		if bytes.Equal(line, end) {
+			return after
+		}
+		at = after
+	}
+	return 0
 }
 
 // line returns the line at i without its ending, and where the next one begins.
@@ -87,6 +114,11 @@ func (s *scanner) next() {
 	if s.at == 0 {
 		line = bytes.TrimPrefix(line, bom)
 	}
+	if end := s.sectionEnd(line, next); end > 0 {
+		s.at = end
+		s.close(block{kind: made})
+		return
+	}
 	switch {
 	case fenceOf(line) != nil:
 		s.fence(fenceOf(line), next)
@@ -96,6 +128,10 @@ func (s *scanner) next() {
 		level := atx(line)
 		title := bytes.TrimLeft(line, " ")[level:]
 		s.close(block{kind: head, level: level, text: plain(trimHashes(title))})
+	case wikiLevel(line) > 0:
+		s.at = next
+		title := string(bytes.Trim(bytes.TrimSpace(line), "= "))
+		s.close(block{kind: head, level: wikiLevel(line), text: plain(title)})
 	case isItem(line):
 		s.list()
 		s.close(block{kind: list})
@@ -173,7 +209,7 @@ func (s *scanner) paragraph() {
 			s.close(block{kind: head, level: level, text: title})
 			return
 		}
-		if blank(line) || fenceOf(line) != nil || atx(line) > 0 || isQuote(line) || isItem(line) || s.tableAt(s.at) {
+		if blank(line) || fenceOf(line) != nil || atx(line) > 0 || wikiLevel(line) > 0 || isQuote(line) || isItem(line) || s.tableAt(s.at) || s.sectionEnd(line, next) > 0 {
 			break
 		}
 		s.at = next
@@ -212,6 +248,27 @@ func atx(line []byte) int {
 		return 0
 	}
 	return n
+}
+
+// wikiLevel returns the level of the MediaWiki heading that line is, or 0: == Title ==, or with the marks apart, = = Title = =. Without a
+// space within the marks it is Obsidian's ==highlight==.
+func wikiLevel(line []byte) int {
+	rest, ok := indent(line)
+	rest = bytes.TrimSpace(rest)
+	if !ok || len(rest) < 5 || rest[0] != '=' || rest[len(rest)-1] != '=' {
+		return 0
+	}
+	title := bytes.Trim(rest, "= ")
+	if len(title) == 0 {
+		return 0
+	}
+	at := bytes.Index(rest, title)
+	before, after := rest[:at], rest[at+len(title):]
+	left, right := bytes.Count(before, []byte("=")), bytes.Count(after, []byte("="))
+	if left != right || left > 6 || before[len(before)-1] != ' ' || after[0] != ' ' {
+		return 0
+	}
+	return left
 }
 
 // trimHashes takes the closing # off a heading.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -54,11 +55,19 @@ func (d *Doc) readFront(text []byte) {
 			for _, tag := range words(node, ", ") {
 				d.Tags = append(d.Tags, strings.TrimPrefix(tag, "#"))
 			}
+		case "type":
+			d.Type = strings.ToLower(strings.Join(words(node, ""), " "))
+		case "date", "created", "day":
+			if m := dayPattern.FindString(node.Value); m != "" {
+				d.Day = m
+			}
 		case "generated":
 			d.Generated = node.Value == "true"
 		}
 	}
 }
+
+var dayPattern = regexp.MustCompile(`\b(19|20)\d\d-[01]\d-[0-3]\d\b`)
 
 // words returns the texts of a list, or of one text that is separated by the characters of sep, where it has any.
 func words(node yaml.Node, sep string) []string {

@@ -43,8 +43,20 @@ func TestTheHandbookAnswers(t *testing.T) {
 		{"How do I back up my data?", "troubleshooting.md", "Back up and restore"},
 		{"How do I restore a snapshot?", "commands.md", "restore"},
 		{"How do I back up and restore?", "troubleshooting.md", "Back up and restore"},
+		{"How do several machines share a PostgreSQL database?", "configuration.md", "Several machines"},
+		{"a worker was killed, when are its jobs taken over?", "jobs.md", "When a worker dies"},
+		{"PostgreSQL does not answer", "troubleshooting.md", "PostgreSQL does not answer"},
 		{"What is a hold?", "routing.md", "Holds"},
+		{"The disk is full", "troubleshooting.md", "The disk is full"},
+		{"The database is damaged", "troubleshooting.md", "The database is damaged"},
+		{"How do I send alerts to Discord?", "alerts.md", "Send alerts to Discord"},
+		{"Which incidents are told?", "alerts.md", "Which incidents are told"},
 		{"configuration.md", "configuration.md", "Configuration"},
+		{"How do I search my notes?", "library.md", "Search your notes"},
+		{"How do I filter a search by tag?", "library.md", "Search filters"},
+		{"How do I leave files out of the index?", "library.md", "Leave files out of the index"},
+		{"Why does a passage come first?", "library.md", "Why a passage comes first"},
+		{"How do I measure the library?", "library.md", "Measure the library"},
 	} {
 		t.Run(tt.question, func(t *testing.T) {
 			a, err := llm.Collect(v.Stream(t.Context(), asks(tt.question)))

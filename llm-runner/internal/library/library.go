@@ -1,23 +1,37 @@
-// Package library knows the owner's notes: it keeps an index of a tree of Markdown files, searches it, and answers
+// Package library knows the owner's notes: it keeps an index of a tree of files, and of documents put beside them, searches it, and answers
 // questions with passages that are quoted byte for byte, with no model at all.
 //
-//	files -> Split -> index (SQLite, FTS5) -> Search -> Vault, an llm.Provider
+//	files, documents -> Split -> index (SQLite) -> Search -> Vault, an llm.Provider
 //
-// The files are the truth and the index can be made again at any time. Before a passage is shown as a quote it is read
-// again from its file; one that no longer stands there is not shown.
+// Files and what was put are the truth, and the index can be made again at any time. Before a passage is shown as a quote it is read
+// again from its source; one that no longer stands there is not shown.
 package library
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/extract"
+	"home.arpa/lab/llm-runner/internal/library/documents"
 )
 
 // version changes when Split or what is indexed does: an index made by another version is made again.
-const version = "1"
+const version = "2"
+
+// The collections.
+const (
+	Notes   = "vault"   // the files of the Source
+	Uploads = "uploads" // documents that were handed in
+	Web     = "web"     // fetched pages
+	Memory  = "memory"  // facts about the owner
+)
 
 // A Library is the index of one Source. It is safe for concurrent use.
 type Library struct {
@@ -26,23 +40,62 @@ type Library struct {
 	wake   chan struct{} // capacity 1: look at the files now
 	every  time.Duration // between two looks
 
-	syncing sync.Mutex // held by the one Sync that runs
-	index   map[string]known
+	watching bool        // be told of changes between them
+	anew     atomic.Bool // index everything at the next look
+
+	words    atomic.Pointer[index]
+	mind     *mind            // nil: words alone
+	reranker *reranker        // nil: nobody orders the best again
+	syncing  sync.Mutex       // held by whoever writes the index
+	files    map[string]known // of the Source
+
+	documents documents.Store
+	read      extract.Reader // of documents
+	private   Privacy
+	// Under syncing: of documents, as the index has them.
+	puts documents.Marks
+	kept map[string]map[string]known // by collection and path
 
 	mu     sync.Mutex
 	status Status
+	unread []Skip // of the last look: what could not be read and is not in the index
+}
+
+// A Config is what a Library is made of.
+type Config struct {
+	DB        *db.DB // of the index
+	Documents *db.DB // of what is put; nil: DB. Several processes may share it
+	Source    Source
+	Read      extract.Reader // nil: extract.Read
+	NeverSend Privacy
 }
 
 // Status is what is known of the index, for people to see.
 type Status struct {
-	Source   string    `json:"source"`   // the Source's name
-	Notes    int       `json:"notes"`    // in the index
-	Found    int       `json:"found"`    // Markdown files seen by the last look, those that are skipped included
-	Passages int       `json:"passages"` // in the index
-	Skipped  []Skip    `json:"skipped"`  // by path
-	Syncing  bool      `json:"syncing"`
-	Synced   time.Time `json:"synced"` // when the last Sync that went well ended; zero: none did yet
-	Error    string    `json:"error,omitempty"`
+	Source   string `json:"source"`            // the Source's name
+	Notes    int    `json:"notes"`             // in the index
+	Found    int    `json:"found"`             // files seen by the last look, those that are skipped included
+	Passages int    `json:"passages"`          // in the index
+	Skipped  []Skip `json:"skipped"`           // by path
+	Partly   []Skip `json:"partly"`            // by path: what of a document could not be read
+	Reading  string `json:"reading,omitempty"` // the document that is read now
+	// Collections counts the documents of each other collection.
+	Collections map[string]int `json:"collections"`
+	NeverSend   []NeverSend    `json:"never_send"`
+	Syncing     bool           `json:"syncing"`
+	Synced      time.Time      `json:"synced"` // when the last Sync that went well ended; zero: none did yet
+	Error       string         `json:"error,omitempty"`
+
+	Meaning MeaningStatus `json:"meaning"`
+}
+
+// Sentence says how much is indexed, for people.
+func (s Status) Sentence() string {
+	text := fmt.Sprintf("%d of %d notes of %s are indexed, in %d passages; %d skipped", s.Notes, max(s.Found, s.Notes), s.Source, s.Passages, len(s.Skipped))
+	for _, c := range slices.Sorted(maps.Keys(s.Collections)) {
+		text += fmt.Sprintf("; %d in %s", s.Collections[c], c)
+	}
+	return text
 }
 
 // pollEvery is how often Run looks at the files. A look lists every folder and reads nothing that has not changed.
@@ -51,37 +104,113 @@ const pollEvery = 5 * time.Second
 // Open returns the library of source, with what the index in d already holds of it. Where d holds the index of another
 // tree, that is emptied. Nothing is read from source yet: that is for Run, or Sync.
 func Open(ctx context.Context, d *db.DB, source Source) (*Library, error) {
+	return New(ctx, Config{DB: d, Source: source})
+}
+
+// New is Open with all that can be said.
+func New(ctx context.Context, c Config) (*Library, error) {
+	d, source := c.DB, c.Source
+	if c.Documents == nil {
+		c.Documents = d
+	}
+	if c.Read == nil {
+		c.Read = extract.Read
+	}
 	if err := stamp(ctx, d, "v"+version+" "+source.ID); err != nil {
 		return nil, err
 	}
-	index, err := loadKnown(ctx, d)
+	words, err := loadIndex(ctx, d)
+	if errors.Is(err, errSegment) { // it is made again
+		if err := stamp(ctx, d, "damaged"); err != nil {
+			return nil, err
+		}
+		return New(ctx, c)
+	}
 	if err != nil {
 		return nil, err
 	}
-	l := &Library{db: d, source: source, wake: make(chan struct{}, 1), every: pollEvery, index: index}
-	l.status = Status{Source: source.Name, Skipped: []Skip{}, Found: len(index)}
+	files, err := loadKnown(ctx, d, Notes)
+	if err != nil {
+		return nil, err
+	}
+	patterns, err := readExcluded(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	source.excluded = &exclusions{}
+	source.excluded.patterns.Store(&patterns)
+	l := &Library{db: d, source: source, wake: make(chan struct{}, 1), every: pollEvery, watching: true, files: files,
+		documents: documents.Store{DB: c.Documents}, read: c.Read, private: c.NeverSend}
+	l.words.Store(words)
+	l.status = Status{Source: source.Name, Skipped: []Skip{}, Partly: []Skip{}, Found: len(files), Collections: map[string]int{}, NeverSend: []NeverSend{}}
+	if l.kept, err = knownDocuments(ctx, d); err != nil {
+		return nil, err
+	}
 	l.count(nil)
 	return l, nil
 }
 
-// Run keeps the index up to date until ctx ends: at once, then every few seconds, and whenever an answer met a note that
-// had changed. What goes wrong is told by Status and tried again.
+// Run keeps the index up to date until ctx ends: at once, when files change, every few seconds all the same, and whenever an answer met
+// a note that had changed. Each night it reads everything again (Reindex). What goes wrong is told by Status and tried again.
 func (l *Library) Run(ctx context.Context) error {
+	if l.source.dir != "" && l.watching {
+		done := make(chan struct{})
+		defer func() { <-done }()
+		go func() {
+			defer close(done)
+			l.watch(ctx)
+		}()
+	}
+	if l.mind != nil {
+		done := make(chan struct{})
+		defer func() { <-done }()
+		go func() {
+			defer close(done)
+			l.mind.run(ctx)
+		}()
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	night := time.NewTimer(untilNight(time.Now()))
+	defer night.Stop()
 	for {
+		work := l.Sync
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-l.wake:
+			if l.anew.Swap(false) {
+				work = l.Reindex
+			}
 		case <-timer.C:
+		case <-night.C:
+			work = l.Reindex
+			night.Reset(untilNight(time.Now()))
 		}
 		began := time.Now()
-		if _, err := l.Sync(ctx); err != nil || !l.source.fixed {
+		if _, err := work(ctx); err != nil || !l.source.fixed {
 			// Looking never takes more than a twentieth of the time, however slow the disk.
 			timer.Reset(max(l.every, 20*time.Since(began)))
 		}
 	}
+}
+
+// nightly is the hour, local time, at which everything is read again.
+const nightly = 3
+
+func untilNight(now time.Time) time.Duration {
+	y, m, d := now.Date()
+	next := time.Date(y, m, d, nightly, 0, 0, 0, now.Location())
+	if !next.After(now) {
+		next = time.Date(y, m, d+1, nightly, 0, 0, 0, now.Location())
+	}
+	return next.Sub(now)
+}
+
+// Anew has Run index every note again, soon; it does not wait for it.
+func (l *Library) Anew() {
+	l.anew.Store(true)
+	l.nudge()
 }
 
 // nudge has Run look at the files now.
@@ -95,31 +224,8 @@ func (l *Library) nudge() {
 // Status returns what is known of the index, without asking the disk.
 func (l *Library) Status() Status {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.status
-}
-
-// A Note is a file of the library, for the page that shows it.
-type Note struct {
-	Path  string
-	Title string
-	Text  []byte // the file as it is now
-}
-
-// Note reads a note. A path that cannot be of a note (with "..", hidden, not Markdown) is fs.ErrNotExist; a link that leads
-// out of the tree is an error too.
-func (l *Library) Note(ctx context.Context, path string) (Note, error) {
-	if err := ctx.Err(); err != nil {
-		return Note{}, err
-	}
-	t, done, err := l.source.open()
-	if err != nil {
-		return Note{}, err
-	}
-	defer done() //nolint:errcheck // it was only read
-	text, err := read(t, path)
-	if err != nil {
-		return Note{}, fmt.Errorf("read note: %w", err)
-	}
-	return Note{Path: path, Title: Split(path, text).Title, Text: text}, nil
+	s := l.status
+	l.mu.Unlock()
+	s.Meaning = l.mind.Status()
+	return s
 }

@@ -1,7 +1,6 @@
 package library
 
 import (
-	"bytes"
 	"strings"
 
 	"home.arpa/lab/llm-runner/internal/llm"
@@ -22,7 +21,7 @@ func trim(h Hit) llm.Citation {
 	if h.front {
 		return narrow(c, from, to)
 	}
-	units := parts(c.Quote)
+	units := parts(c.Quote, quoteTarget)
 	for len(units) > 1 && units[0].kind == head {
 		units = units[1:]
 	}
@@ -31,19 +30,19 @@ func trim(h Hit) llm.Citation {
 	}
 	from = units[0].start
 	if to-from > quoteWhole {
-		from, to = window(c.Quote, units, h.weights)
+		from, to = window(c.Quote, units, h.language, h.weights)
 	}
 	return narrow(c, from, to)
 }
 
-// parts takes a passage apart into blocks, and blocks of text that are too long into sentences or, without any, lines.
-func parts(text string) []block {
+// parts takes a passage apart into blocks, and blocks of text of more than limit bytes into items, sentences or lines.
+func parts(text string, limit int) []block {
 	var all []block
 	for _, b := range scan([]byte(text)) {
 		if b.kind == front { // a rule at the top of a passage is not the top of a note
 			b.kind = para
 		}
-		if b.end-b.start <= quoteTarget || b.kind == code || b.kind == table || b.kind == head {
+		if b.end-b.start <= limit || b.kind == code || b.kind == table || b.kind == head {
 			all = append(all, b)
 			continue
 		}
@@ -80,10 +79,10 @@ func itemStarts(text string) []int {
 
 // window chooses the run of units that holds the most of the question within quoteTarget bytes; one unit is always taken,
 // whatever its length. A unit that ends in a colon brings the one it introduces.
-func window(text string, units []block, weights map[string]float64) (from, to int) {
+func window(text string, units []block, l language, weights map[string]float64) (from, to int) {
 	words := make([][]token, len(units))
 	for i, u := range units {
-		words[i] = tokensLike(text[u.start:u.end], weights)
+		words[i] = tokensLike(text[u.start:u.end], l, weights)
 	}
 	best, first, last := -1.0, 0, 0
 	for i := range units {
@@ -125,6 +124,9 @@ func introduces(text string, u block) bool {
 	return strings.HasSuffix(strings.TrimSpace(text[u.start:u.end]), ":")
 }
 
+// Narrow cuts a citation down to the bytes [from, to) of its quote, blank edges left out.
+func Narrow(c llm.Citation, from, to int) llm.Citation { return narrow(c, from, to) }
+
 // narrow cuts a citation down to the bytes [from, to) of its quote, blank edges left out.
 func narrow(c llm.Citation, from, to int) llm.Citation {
 	q := c.Quote[from:to]
@@ -137,9 +139,4 @@ func narrow(c llm.Citation, from, to int) llm.Citation {
 	c.End = c.Start + len(q)
 	c.EndLine = c.Line + strings.Count(q, "\n")
 	return c
-}
-
-// stands says that the bytes of c are what c says.
-func stands(text []byte, c llm.Citation) bool {
-	return c.Start >= 0 && c.Start <= c.End && c.End <= len(text) && bytes.Equal(text[c.Start:c.End], []byte(c.Quote))
 }

@@ -20,9 +20,13 @@ type Doc struct {
 	Title     string // of the frontmatter, else the first heading of level 1, else the file's name
 	Aliases   []string
 	Tags      []string
-	Generated bool // the frontmatter says that a program wrote it
-	// Passages cover the text without gap or overlap, in order.
+	Type      string // of the frontmatter, in lower case
+	Day       string // of the frontmatter, YYYY-MM-DD
+	Generated bool   // the frontmatter says that a program wrote it
+	// Passages cover the text without gap or overlap, in order, but for what a program wrote into a person's note.
 	Passages []Passage
+
+	language language
 }
 
 // A Passage is the bytes [Start, End) of a note.
@@ -37,8 +41,12 @@ type Passage struct {
 
 // Split takes the note called name apart along its Markdown structure. It never fails: any bytes are some Markdown, and the
 // passages put together are text again, byte for byte.
-func Split(name string, text []byte) Doc {
-	blocks := scan(text)
+func Split(name string, text []byte) Doc { return splitBlocks(name, text, scan(text)) }
+
+// splitNote is Split for a person's own note: what a program wrote into it, between marks that say so, is in no passage.
+func splitNote(name string, text []byte) Doc { return splitBlocks(name, text, scanNote(text)) }
+
+func splitBlocks(name string, text []byte, blocks []block) Doc {
 	var d Doc
 	if len(blocks) > 0 && blocks[0].kind == front {
 		d.readFront(text[blocks[0].start:blocks[0].end])
@@ -49,6 +57,7 @@ func Split(name string, text []byte) Doc {
 	}
 	s.flush()
 	d.Passages = s.done
+	d.language = languageOf(string(text[:min(len(text), languageSample)]))
 	number(text, d.Passages)
 	if d.Title == "" {
 		d.Title = s.title
@@ -57,6 +66,42 @@ func Split(name string, text []byte) Doc {
 		d.Title = strings.TrimSuffix(path.Base(name), path.Ext(name))
 	}
 	return d
+}
+
+// splitPages is Split for a text with pages, each of which is taken apart by itself: what is quoted stands on one page.
+func splitPages(name string, text []byte, pages []int) Doc {
+	if len(pages) < 2 {
+		return Split(name, text)
+	}
+	var whole Doc
+	from, line := 0, 1
+	for i := range pages {
+		to := len(text)
+		if i+1 < len(pages) {
+			to = min(max(pages[i+1], from), len(text))
+		}
+		if n := len(whole.Passages); len(bytes.TrimSpace(text[from:to])) == 0 && n > 0 { // an empty page
+			whole.Passages[n-1].End = to
+			line += bytes.Count(text[from:to], []byte{'\n'})
+			from = to
+			continue
+		}
+		d := Split(name, text[from:to])
+		if len(whole.Passages) == 0 {
+			whole.Title, whole.Aliases, whole.Tags, whole.Type, whole.Day = d.Title, d.Aliases, d.Tags, d.Type, d.Day
+		}
+		for _, p := range d.Passages {
+			p.Start, p.End, p.Line, p.EndLine = p.Start+from, p.End+from, p.Line+line-1, p.EndLine+line-1
+			whole.Passages = append(whole.Passages, p)
+		}
+		line += bytes.Count(text[from:to], []byte{'\n'})
+		from = to
+	}
+	whole.language = languageOf(string(text[:min(len(text), languageSample)]))
+	if whole.Title == "" {
+		whole.Title = strings.TrimSuffix(path.Base(name), path.Ext(name))
+	}
+	return whole
 }
 
 // A splitter gathers blocks into passages.
@@ -81,6 +126,10 @@ type heading struct {
 
 func (s *splitter) add(b block) {
 	switch b.kind {
+	case made:
+		s.flush()
+		s.start, s.end, s.last = b.end, b.end, -1
+		return
 	case front:
 		s.end = b.end
 		s.filled = true
@@ -227,9 +276,11 @@ func lastItem(text []byte) int {
 
 // number fills in the lines.
 func number(text []byte, ps []Passage) {
-	line := 1
+	line, at := 1, 0
 	for i := range ps {
 		p := &ps[i]
+		line += bytes.Count(text[at:p.Start], []byte{'\n'}) // what programs wrote is in no passage
+		at = p.End
 		p.Line = line
 		body := text[p.Start:p.End]
 		n := bytes.Count(body, []byte{'\n'})

@@ -1,6 +1,7 @@
 package library
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -151,6 +152,25 @@ func FuzzSplit(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) { check(t, text) })
+}
+
+func FuzzSplitPages(f *testing.F) {
+	f.Add([]byte("one\n\ntwo\n\n\nthree"), uint16(4), uint16(10))
+	f.Add([]byte("\n\n# A\n\ntext\n"), uint16(1), uint16(2))
+	f.Fuzz(func(t *testing.T, text []byte, a, b uint16) {
+		pages := []int{0, min(int(min(a, b)), len(text)), min(int(max(a, b)), len(text))}
+		at, line := 0, 1
+		for _, p := range splitPages("x.pdf", text, pages).Passages {
+			if p.Start != at || p.End < p.Start || p.Line != line+bytes.Count(text[:p.Start], []byte("\n"))-bytes.Count(text[:at], []byte("\n")) {
+				t.Fatalf("passage %+v after byte %d, line %d, of %q with %v", p, at, line, text, pages)
+			}
+			line += bytes.Count(text[at:p.End], []byte("\n"))
+			at = p.End
+		}
+		if at != len(text) {
+			t.Fatalf("the passages of %q with %v end at %d", text, pages, at)
+		}
+	})
 }
 
 // generate makes up a tree of notes with everything that Markdown people write.

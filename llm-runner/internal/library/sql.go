@@ -5,16 +5,14 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
+	"time"
 
 	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/library/documents"
 	"home.arpa/lab/llm-runner/internal/llm"
 )
-
-// weights of a match in title, aliases, heading, path, tags and body, for bm25: a heading outweighs a few mentions in the
-// text. The handbook's questions hold them in place: at half of these two of the 28 find the wrong page first, at twice
-// these none does.
-const weights = "4.0, 4.0, 3.0, 2.0, 2.0, 1.0"
 
 // stamp makes sure that the index is of source: another tree's index is emptied.
 func stamp(ctx context.Context, d *db.DB, source string) error {
@@ -28,8 +26,7 @@ func stamp(ctx context.Context, d *db.DB, source string) error {
 			return err
 		}
 		for _, q := range []string{
-			`INSERT INTO library_fts (library_fts) VALUES ('delete-all')`,
-			`DELETE FROM library_passages`, `DELETE FROM library_names`, `DELETE FROM library_notes`,
+			`DELETE FROM library_segments`, `DELETE FROM library_passages`, `DELETE FROM library_names`, `DELETE FROM library_notes`, // documents stay: nobody could make them again
 		} {
 			if _, err := tx.ExecContext(ctx, q); err != nil {
 				return err
@@ -52,12 +49,14 @@ type known struct {
 	mtime    int64
 	hash     string
 	skipped  string
+	remarks  string
 	passages int
 }
 
-func loadKnown(ctx context.Context, d *db.DB) (map[string]known, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT n.path, n.id, n.size, n.mtime, n.hash, n.skipped, count(p.id)
-		FROM library_notes n LEFT JOIN library_passages p ON p.note_id = n.id GROUP BY n.id`)
+// loadKnown returns what the index holds of the files of a collection, by path.
+func loadKnown(ctx context.Context, d *db.DB, collection string) (map[string]known, error) {
+	rows, err := d.Read().QueryContext(ctx, `SELECT n.path, n.id, n.size, n.mtime, n.hash, n.skipped, n.remarks,
+		(SELECT count(*) FROM library_passages p WHERE p.note_id = n.id) FROM library_notes n WHERE n.collection = ?`, collection)
 	if err != nil {
 		return nil, fmt.Errorf("read library: %w", err)
 	}
@@ -66,7 +65,7 @@ func loadKnown(ctx context.Context, d *db.DB) (map[string]known, error) {
 	for rows.Next() {
 		var path string
 		var k known
-		if err := rows.Scan(&path, &k.id, &k.size, &k.mtime, &k.hash, &k.skipped, &k.passages); err != nil {
+		if err := rows.Scan(&path, &k.id, &k.size, &k.mtime, &k.hash, &k.skipped, &k.remarks, &k.passages); err != nil {
 			return nil, fmt.Errorf("read library: %w", err)
 		}
 		all[path] = k
@@ -74,8 +73,82 @@ func loadKnown(ctx context.Context, d *db.DB) (map[string]known, error) {
 	return all, rows.Err()
 }
 
+// loadIndex returns the index of words, or errSegment where it is damaged or does not hold all passages.
+func loadIndex(ctx context.Context, d *db.DB) (*index, error) {
+	alive := map[uint32]bool{}
+	notes, err := ids(ctx, d, `SELECT id FROM library_notes WHERE skipped = ''`)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range notes {
+		alive[uint32(id)] = true
+	}
+	rows, err := d.Read().QueryContext(ctx, `SELECT id, postings FROM library_segments ORDER BY id`)
+	if err != nil {
+		return nil, fmt.Errorf("read library: %w", err)
+	}
+	defer rows.Close()
+	var all []*segment
+	for rows.Next() {
+		var id int64
+		var bytes sql.RawBytes
+		if err := rows.Scan(&id, &bytes); err != nil {
+			return nil, fmt.Errorf("read library: %w", err)
+		}
+		s, err := decode(bytes)
+		if err != nil {
+			return nil, err
+		}
+		s.row = id
+		all = append(all, s.without(func(note uint32) bool { return !alive[note] }))
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read library: %w", err)
+	}
+	x, n := newIndex(all), 0
+	if err := d.Read().QueryRowContext(ctx, `SELECT count(*) FROM library_passages`).Scan(&n); err != nil {
+		return nil, fmt.Errorf("read library: %w", err)
+	}
+	if n != x.passages {
+		return nil, errSegment
+	}
+	return x, nil
+}
+
+// replace writes one segment in the place of others.
+func replace(ctx context.Context, d *db.DB, old []*segment, by *segment) error {
+	err := d.Tx(ctx, func(tx *sql.Tx) (err error) {
+		for _, s := range old {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM library_segments WHERE id = ?`, s.row); err != nil {
+				return err
+			}
+		}
+		return insert(ctx, tx, by)
+	})
+	if err != nil {
+		return fmt.Errorf("write library: %w", err)
+	}
+	return nil
+}
+
+// insert writes a segment, if it holds anything, and sets its row and size.
+func insert(ctx context.Context, tx *sql.Tx, s *segment) error {
+	if len(s.passages) == 0 {
+		return nil
+	}
+	bytes := s.encode()
+	r, err := tx.ExecContext(ctx, `INSERT INTO library_segments (postings) VALUES (?)`, bytes)
+	if err != nil {
+		return err
+	}
+	s.size = len(bytes)
+	s.row, err = r.LastInsertId()
+	return err
+}
+
 // A change is what one note becomes.
 type change struct {
+	collection string
 	entry
 	old  int64 // the row that it replaces; 0 none
 	gone bool  // the file is no more
@@ -84,11 +157,14 @@ type change struct {
 	text []byte
 	doc  Doc
 	id   int64 // set by apply
+
+	pages   []int    // bytes of text at which pages begin
+	remarks []string // what could not be read
 }
 
-// apply puts changes into the index, each note wholly or not at all.
-func apply(ctx context.Context, d *db.DB, changes []*change) error {
-	err := d.Tx(ctx, func(tx *sql.Tx) error {
+// apply puts changes into the index, each note wholly or not at all, and returns the segment with their words.
+func apply(ctx context.Context, d *db.DB, changes []*change) (s *segment, err error) {
+	err = d.Tx(ctx, func(tx *sql.Tx) error {
 		w, err := prepare(ctx, tx)
 		if err != nil {
 			return err
@@ -99,33 +175,35 @@ func apply(ctx context.Context, d *db.DB, changes []*change) error {
 				return fmt.Errorf("%s: %w", c.path, err)
 			}
 		}
-		return nil
+		s = w.words.finish()
+		return insert(ctx, tx, s)
 	})
 	if err != nil {
-		return fmt.Errorf("write library: %w", err)
+		return nil, fmt.Errorf("write library: %w", err)
 	}
-	return nil
+	return s, nil
 }
 
 // A writer holds the statements of one transaction.
 type writer struct {
-	touch, unindex, remove, note, name, passage, index *sql.Stmt
+	touch, remove, note, name, passage *sql.Stmt
+
+	words *builder
 }
 
 func prepare(ctx context.Context, tx *sql.Tx) (*writer, error) {
-	w := &writer{}
+	w := &writer{words: newBuilder()}
 	for _, p := range []struct {
 		stmt **sql.Stmt
 		sql  string
 	}{
 		{&w.touch, `UPDATE library_notes SET mtime = ? WHERE id = ?`},
-		{&w.unindex, `DELETE FROM library_fts WHERE rowid IN (SELECT id FROM library_passages WHERE note_id = ?)`},
 		{&w.remove, `DELETE FROM library_notes WHERE id = ?`},
-		{&w.note, `INSERT INTO library_notes (path, size, mtime, hash, title, skipped) VALUES (?,?,?,?,?,?)`},
+		{&w.note, `INSERT INTO library_notes (collection, path, size, mtime, hash, title, tags, type, day, language, skipped, pages, remarks)
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)`},
 		{&w.name, `INSERT INTO library_names (name, note_id) VALUES (?,?) ON CONFLICT DO NOTHING`},
 		{&w.passage, `INSERT INTO library_passages (note_id, heading, front, start_byte, end_byte, start_line, end_line, body)
 			VALUES (?,?,?,?,?,?,?,?)`},
-		{&w.index, `INSERT INTO library_fts (rowid, title, aliases, heading, path, tags, body) VALUES (?,?,?,?,?,?,?)`},
 	} {
 		stmt, err := tx.PrepareContext(ctx, p.sql) //nolint:sqlclosecheck // close does
 		if err != nil {
@@ -138,7 +216,7 @@ func prepare(ctx context.Context, tx *sql.Tx) (*writer, error) {
 }
 
 func (w *writer) close() {
-	for _, s := range []*sql.Stmt{w.touch, w.unindex, w.remove, w.note, w.name, w.passage, w.index} {
+	for _, s := range []*sql.Stmt{w.touch, w.remove, w.note, w.name, w.passage} {
 		if s != nil {
 			s.Close()
 		}
@@ -152,9 +230,6 @@ func (w *writer) apply(ctx context.Context, c *change) error {
 		return err
 	}
 	if c.old != 0 {
-		if _, err := w.unindex.ExecContext(ctx, c.old); err != nil {
-			return err
-		}
 		if _, err := w.remove.ExecContext(ctx, c.old); err != nil { // its names and passages go with it
 			return err
 		}
@@ -165,7 +240,8 @@ func (w *writer) apply(ctx context.Context, c *change) error {
 	if c.hash == nil {
 		c.hash = []byte{}
 	}
-	r, err := w.note.ExecContext(ctx, c.path, c.size, c.mtime, c.hash, c.doc.Title, c.reason)
+	r, err := w.note.ExecContext(ctx, c.collection, c.path, c.size, c.mtime, c.hash, c.doc.Title, foldTags(c.doc.Tags), c.doc.Type, c.day(),
+		c.doc.language, c.reason, documents.JoinPages(c.pages), strings.Join(c.remarks, "\n"))
 	if err != nil {
 		return err
 	}
@@ -177,10 +253,10 @@ func (w *writer) apply(ctx context.Context, c *change) error {
 			return err
 		}
 	}
-	aliases, tags := strings.Join(c.doc.Aliases, "\n"), strings.Join(c.doc.Tags, "\n")
+	f := c.doc.fields(c.path)
 	for _, p := range c.doc.Passages {
-		body, trail := string(c.text[p.Start:p.End]), strings.Join(p.Heading, "\n")
-		r, err := w.passage.ExecContext(ctx, c.id, trail, p.Front, p.Start, p.End, p.Line, p.EndLine, body)
+		body := string(c.text[p.Start:p.End])
+		r, err := w.passage.ExecContext(ctx, c.id, strings.Join(p.Heading, "\n"), p.Front, p.Start, p.End, p.Line, p.EndLine, body)
 		if err != nil {
 			return err
 		}
@@ -188,17 +264,16 @@ func (w *writer) apply(ctx context.Context, c *change) error {
 		if err != nil {
 			return err
 		}
-		if _, err := w.index.ExecContext(ctx, id, c.doc.Title, aliases, trail, withoutExt(c.path), tags, body); err != nil {
-			return err
-		}
+		f[inHeading] = stems(strings.Join(p.Heading, "\n"), c.doc.language)
+		w.words.add(uint32(id), uint32(c.id), stems(body, c.doc.language), f)
 	}
 	return nil
 }
 
-// match returns the best n passages for an FTS5 query, best first, with their bm25 score turned positive.
-func match(ctx context.Context, d *db.DB, query string, n int) ([]scored, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT rowid, -bm25(library_fts, `+weights+`) AS score FROM library_fts
-		WHERE library_fts MATCH ? ORDER BY score DESC, rowid LIMIT ?`, query, n)
+// named returns the passages of the notes that are called by one of names, in order, at most n.
+func named(ctx context.Context, d *db.DB, names []string, n int) ([]scored, error) {
+	rows, err := d.Read().QueryContext(ctx, `SELECT DISTINCT p.id, p.note_id FROM library_names x JOIN library_passages p ON p.note_id = x.note_id
+		WHERE x.name IN (`+marks(len(names))+`) ORDER BY p.note_id, p.front, p.start_byte LIMIT ?`, append(args(names), n)...)
 	if err != nil {
 		return nil, fmt.Errorf("search library: %w", err)
 	}
@@ -206,26 +281,12 @@ func match(ctx context.Context, d *db.DB, query string, n int) ([]scored, error)
 	var all []scored
 	for rows.Next() {
 		var s scored
-		if err := rows.Scan(&s.id, &s.score); err != nil {
+		if err := rows.Scan(&s.id, &s.note); err != nil {
 			return nil, fmt.Errorf("search library: %w", err)
 		}
 		all = append(all, s)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("search library: %w", err)
-	}
-	return all, nil
-}
-
-type scored struct {
-	id    int64
-	score float64
-}
-
-// named returns the passages of the notes that are called by one of names, in order, at most n.
-func named(ctx context.Context, d *db.DB, names []string, n int) ([]int64, error) {
-	return ids(ctx, d, `SELECT DISTINCT p.id FROM library_names x JOIN library_passages p ON p.note_id = x.note_id
-		WHERE x.name IN (`+marks(len(names))+`) ORDER BY p.note_id, p.front, p.start_byte LIMIT ?`, append(args(names), n)...)
+	return all, rows.Err()
 }
 
 func ids(ctx context.Context, d *db.DB, query string, a ...any) ([]int64, error) {
@@ -245,37 +306,25 @@ func ids(ctx context.Context, d *db.DB, query string, a ...any) ([]int64, error)
 	return all, rows.Err()
 }
 
-// frequencies returns in how many passages each stem occurs; those in none are left out.
-func frequencies(ctx context.Context, d *db.DB, stems []string) (map[string]int, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT term, doc FROM library_vocab WHERE term IN (`+marks(len(stems))+`)`, args(stems)...)
-	if err != nil {
-		return nil, fmt.Errorf("search library: %w", err)
-	}
-	defer rows.Close()
-	all := map[string]int{}
-	for rows.Next() {
-		var term string
-		var n int
-		if err := rows.Scan(&term, &n); err != nil {
-			return nil, fmt.Errorf("search library: %w", err)
-		}
-		all[term] = n
-	}
-	return all, rows.Err()
-}
-
 // A found passage is a row of the index.
 type found struct {
 	llm.Citation
-	title   string
-	aliases string
-	front   bool
+	note       int64
+	collection string
+	title      string
+	names      string // what the note is called, folded
+	language   language
+	front      bool
+	pages      []int
 }
 
 // passages returns the passages with these ids; those that have been removed meanwhile are left out.
 func passages(ctx context.Context, d *db.DB, ids []int64) (map[int64]found, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT p.id, n.path, n.title, p.heading, p.front, p.start_byte, p.end_byte, p.start_line,
-		p.end_line, p.body, (SELECT coalesce(group_concat(name, ' '), '') FROM library_names x WHERE x.note_id = n.id)
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	rows, err := d.Read().QueryContext(ctx, `SELECT p.id, n.id, n.collection, n.path, n.title, n.language, p.heading, p.front, p.start_byte, p.end_byte, p.start_line,
+		p.end_line, p.body, n.pages, (SELECT coalesce(group_concat(name, ' '), '') FROM library_names x WHERE x.note_id = n.id)
 		FROM library_passages p JOIN library_notes n ON n.id = p.note_id WHERE p.id IN (`+marks(len(ids))+`)`, args(ids)...)
 	if err != nil {
 		return nil, fmt.Errorf("search library: %w", err)
@@ -285,13 +334,14 @@ func passages(ctx context.Context, d *db.DB, ids []int64) (map[int64]found, erro
 	for rows.Next() {
 		var id int64
 		var f found
-		var trail string
-		if err := rows.Scan(&id, &f.Path, &f.title, &trail, &f.front, &f.Start, &f.End, &f.Line, &f.EndLine, &f.Quote, &f.aliases); err != nil {
+		var trail, pages string
+		if err := rows.Scan(&id, &f.note, &f.collection, &f.Path, &f.title, &f.language, &trail, &f.front, &f.Start, &f.End, &f.Line, &f.EndLine, &f.Quote, &pages, &f.names); err != nil {
 			return nil, fmt.Errorf("search library: %w", err)
 		}
 		if trail != "" {
 			f.Heading = strings.Split(trail, "\n")
 		}
+		f.pages = documents.SplitPages(pages)
 		all[id] = f
 	}
 	return all, rows.Err()
@@ -305,4 +355,209 @@ func args[T any](in []T) []any {
 		out[i] = x
 	}
 	return out
+}
+
+// OfType returns the paths of the notes of a type (of their frontmatter, lower case), in order.
+func (l *Library) OfType(ctx context.Context, kind string) ([]string, error) {
+	rows, err := l.db.Read().QueryContext(ctx, `SELECT path FROM library_notes WHERE type = ? AND collection = ? ORDER BY path`, kind, Notes)
+	if err != nil {
+		return nil, fmt.Errorf("list notes of type %s: %w", kind, err)
+	}
+	defer rows.Close()
+	var all []string
+	for rows.Next() {
+		var path string
+		if err := rows.Scan(&path); err != nil {
+			return nil, fmt.Errorf("list notes of type %s: %w", kind, err)
+		}
+		all = append(all, path)
+	}
+	return all, rows.Err()
+}
+
+// A Touched note is one that was changed at a time.
+type Touched struct {
+	Path, Title string
+	At          time.Time
+}
+
+// Touched returns the notes whose files changed since a time, newest first, at most n. Those that programs wrote are left out. At is zero where a
+// file changed just now.
+func (l *Library) Touched(ctx context.Context, since time.Time, n int) ([]Touched, error) {
+	rows, err := l.db.Read().QueryContext(ctx, `SELECT path, title, mtime FROM library_notes WHERE collection = ? AND skipped = '' AND (mtime > ? OR mtime = 0) ORDER BY mtime = 0 DESC, mtime DESC LIMIT ?`, Notes, since.UnixNano(), n)
+	if err != nil {
+		return nil, fmt.Errorf("list changed notes: %w", err)
+	}
+	defer rows.Close()
+	var all []Touched
+	for rows.Next() {
+		var t Touched
+		var at int64
+		if err := rows.Scan(&t.Path, &t.Title, &at); err != nil {
+			return nil, fmt.Errorf("list changed notes: %w", err)
+		}
+		if at != 0 {
+			t.At = time.Unix(0, at)
+		}
+		all = append(all, t)
+	}
+	return all, rows.Err()
+}
+
+// Holding returns the passages of notes that hold a text as it is written, in the order of their places, at most n.
+func (l *Library) Holding(ctx context.Context, text string, n int) ([]llm.Citation, error) {
+	rows, err := l.db.Read().QueryContext(ctx, `SELECT n.path, p.start_line, p.body FROM library_passages p JOIN library_notes n ON n.id = p.note_id
+		WHERE n.collection = ? AND instr(p.body, ?) > 0 ORDER BY n.path, p.start_byte LIMIT ?`, Notes, text, n)
+	if err != nil {
+		return nil, fmt.Errorf("list passages: %w", err)
+	}
+	defer rows.Close()
+	var all []llm.Citation
+	for rows.Next() {
+		var c llm.Citation
+		if err := rows.Scan(&c.Path, &c.Line, &c.Quote); err != nil {
+			return nil, fmt.Errorf("list passages: %w", err)
+		}
+		all = append(all, c)
+	}
+	return all, rows.Err()
+}
+
+// kept returns the notes that f keeps.
+func kept(ctx context.Context, d *db.DB, f Filter) (map[uint32]bool, error) {
+	where, values := []string{`skipped = ''`}, []any{}
+	add := func(condition string, value ...any) {
+		where, values = append(where, condition), append(values, value...)
+	}
+	for _, tag := range f.Tags {
+		add(`(instr(tags, ?) > 0 OR instr(tags, ?) > 0)`, "\n"+tag+"\n", "\n"+tag+"/")
+	}
+	for _, part := range f.Path {
+		add(`instr(lower(path), ?) > 0`, part)
+	}
+	if f.Type != "" {
+		add(`type = ?`, f.Type)
+	}
+	if f.Collection != "" {
+		add(`collection = ?`, f.Collection)
+	}
+	if f.After != "" {
+		add(`day >= ?`, f.After)
+	}
+	if f.Before != "" {
+		add(`day <> '' AND day < ?`, f.Before)
+	}
+	found, err := ids(ctx, d, `SELECT id FROM library_notes WHERE `+strings.Join(where, " AND "), values...)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[uint32]bool, len(found))
+	for _, id := range found {
+		all[uint32(id)] = true
+	}
+	return all, nil
+}
+
+func writeExcluded(ctx context.Context, d *db.DB, patterns []string) error {
+	err := d.Tx(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM library_excluded`); err != nil {
+			return err
+		}
+		for _, p := range patterns {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO library_excluded (pattern) VALUES (?)`, p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("write library: %w", err)
+	}
+	return nil
+}
+
+func readExcluded(ctx context.Context, d *db.DB) ([]string, error) {
+	rows, err := d.Read().QueryContext(ctx, `SELECT pattern FROM library_excluded ORDER BY pattern`)
+	if err != nil {
+		return nil, fmt.Errorf("read library: %w", err)
+	}
+	defer rows.Close()
+	var all []string
+	for rows.Next() {
+		var p string
+		if err := rows.Scan(&p); err != nil {
+			return nil, fmt.Errorf("read library: %w", err)
+		}
+		all = append(all, p)
+	}
+	return all, rows.Err()
+}
+
+// collections returns the collections that hold notes, and always that of the files.
+func collections(ctx context.Context, d *db.DB) ([]string, error) {
+	rows, err := d.Read().QueryContext(ctx, `SELECT DISTINCT collection FROM library_notes WHERE collection <> ? ORDER BY collection`, Notes)
+	if err != nil {
+		return nil, fmt.Errorf("read library: %w", err)
+	}
+	defer rows.Close()
+	all := []string{Notes}
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, fmt.Errorf("read library: %w", err)
+		}
+		all = append(all, name)
+	}
+	return all, rows.Err()
+}
+
+// knownDocuments returns what the index holds of documents, by collection and path.
+func knownDocuments(ctx context.Context, d *db.DB) (map[string]map[string]known, error) {
+	rows, err := d.Read().QueryContext(ctx, `SELECT collection, path, id, mtime, remarks FROM library_notes WHERE collection <> ?`, Notes)
+	if err != nil {
+		return nil, fmt.Errorf("read library: %w", err)
+	}
+	defer rows.Close()
+	all := map[string]map[string]known{}
+	for rows.Next() {
+		var collection, path string
+		var k known
+		if err := rows.Scan(&collection, &path, &k.id, &k.mtime, &k.remarks); err != nil {
+			return nil, fmt.Errorf("read library: %w", err)
+		}
+		if all[collection] == nil {
+			all[collection] = map[string]known{}
+		}
+		all[collection][path] = k
+	}
+	return all, rows.Err()
+}
+
+// readExtracted sets what was read out of a file: its passages put together. hash is of the file that it was read out of.
+func readExtracted(ctx context.Context, d *db.DB, n *Note) (hash []byte, err error) {
+	var id int64
+	var pages, remarks string
+	err = d.Read().QueryRowContext(ctx, `SELECT id, title, hash, pages, remarks FROM library_notes WHERE collection = ? AND path = ? AND skipped = ''`,
+		n.Collection, n.Path).Scan(&id, &n.Title, &hash, &pages, &remarks)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("%s: %w", n.Path, fs.ErrNotExist)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read library: %w", err)
+	}
+	rows, err := d.Read().QueryContext(ctx, `SELECT body FROM library_passages WHERE note_id = ? ORDER BY start_byte`, id)
+	if err != nil {
+		return nil, fmt.Errorf("read library: %w", err)
+	}
+	defer rows.Close()
+	n.Text = []byte{}
+	for rows.Next() {
+		var body string
+		if err := rows.Scan(&body); err != nil {
+			return nil, fmt.Errorf("read library: %w", err)
+		}
+		n.Text = append(n.Text, body...)
+	}
+	n.Pages, n.Remarks = documents.SplitPages(pages), documents.Lines(remarks)
+	return hash, rows.Err()
 }

@@ -18,12 +18,13 @@ import (
 
 func TestWalkLeavesOutWhatIsNotANote(t *testing.T) {
 	dir := folder(t, map[string]string{
-		"a.md": "# A\n", "sub/b.MD": "b", "sub/c.markdown": "c", "leer.md": "", "d.txt": "d", "e": "e",
+		"a.md": "# A\n", "sub/b.MD": "b", "sub/c.markdown": "c", "leer.md": "", "d.txt": "d", "e": "e", "f.csv": "f",
 		".obsidian/x.md": "x", ".git/x.md": "x", ".trash/x.md": "x", "sub/.hidden/x.md": "x", ".x.md": "x",
 		"_queue/x.md": "x", "_active/x.md": "x", "_completed/x.md": "x", "_failed/x.md": "x", "runner-outputs/deep/x.md": "x",
 		"sub/_queue/y.md":  "a folder of that name further down is the writer's own",
 		"big.md":           strings.Repeat("x", maxNote+1),
 		"latin1.md":        "Gr\xfc\xdfe",
+		"binary.md":        "\x7fELF\x00\x00",
 		"utf16.md":         "\xff\xfeh\x00i\x00",
 		"generated.md":     "---\ngenerated: true\n---\nfrom a program\n",
 		"not-generated.md": "---\ngenerated: false\n---\nfrom a person\n",
@@ -40,15 +41,17 @@ func TestWalkLeavesOutWhatIsNotANote(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := open(t, at(t, dir))
-	if got, want := indexed(t, l), []string{"a.md", "in.md", "leer.md", "not-generated.md", "sub/_queue/y.md", "sub/b.MD", "sub/c.markdown"}; !reflect.DeepEqual(got, want) {
+	if got, want := indexed(t, l), []string{"a.md", "d.txt", "in.md", "leer.md", "not-generated.md", "sub/_queue/y.md", "sub/b.MD", "sub/c.markdown"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("notes %q, want %q", got, want)
 	}
 	want := []Skip{
-		{"big.md", "is larger than 5 MB"},
+		{"big.md", "is larger than 5 MB, the most for a text file"},
+		{"binary.md", "is no text but a program with another ending"},
 		{"dangling.md", "is a link that leads out of the notes or to nothing"},
-		{"folder.md", "is a link to a folder; links to folders are not followed"},
+		{"folder.md", linkedFolder},
 		{"generated.md", "was written by a program (generated: true)"},
 		{"latin1.md", "is not UTF-8 text"},
+		{"loop", linkedFolder},
 		{"out.md", "is a link that leads out of the notes or to nothing"},
 		{"pipe.md", "is not a regular file"},
 		{"utf16.md", "is UTF-16 text; save it as UTF-8"},
@@ -57,7 +60,7 @@ func TestWalkLeavesOutWhatIsNotANote(t *testing.T) {
 	if !reflect.DeepEqual(s.Skipped, want) {
 		t.Errorf("skipped %+v\nwant    %+v", s.Skipped, want)
 	}
-	if s.Notes != 7 || s.Found != 15 || s.Syncing || s.Synced.IsZero() || s.Error != "" {
+	if s.Notes != 8 || s.Found != 18 || s.Syncing || s.Synced.IsZero() || s.Error != "" {
 		t.Errorf("status %+v", s)
 	}
 }
@@ -267,6 +270,7 @@ func TestRunFindsChangesAndStops(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		l.watching = false // the system's messages do not come in this bubble's time
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- l.Run(ctx) }()
@@ -294,8 +298,135 @@ func TestRunFindsChangesAndStops(t *testing.T) {
 	})
 }
 
+// What has gone wrong in the index without a file having changed is healed in the night.
+func TestTheNightHealsTheIndex(t *testing.T) {
+	dir := folder(t, map[string]string{"a.md": "apples", "b.md": "bananas"})
+	path := filepath.Join(t.TempDir(), db.Name)
+	synctest.Test(t, func(t *testing.T) {
+		d, err := db.Open(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		l, err := Open(t.Context(), d, at(t, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.watching, l.every = false, time.Hour
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- l.Run(ctx) }()
+		synctest.Wait()
+		if _, err := d.Writer().Exec(`UPDATE library_passages SET body = 'drifted'`); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		for query, note := range map[string]string{"apples": "a.md", "bananas": "b.md"} {
+			hits, err := l.Search(ctx, query, 1)
+			if err != nil || len(hits) != 1 || hits[0].Path != note || hits[0].Quote != query {
+				t.Errorf("after the night %s is %+v, %v", query, hits, err)
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestChangesAreInTheIndexWithinASecond(t *testing.T) {
+	dir := folder(t, map[string]string{"a.md": "apples"})
+	l := unread(t, at(t, dir))
+	l.every = time.Hour // only what is watched is found
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- l.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	soon := func(query string, want ...string) {
+		t.Helper()
+		began := time.Now()
+		for {
+			hits, err := l.Search(t.Context(), query, 10)
+			var got []string
+			for _, h := range hits {
+				got = append(got, h.Path)
+			}
+			if err == nil && reflect.DeepEqual(got, want) {
+				t.Logf("%s after %s", query, time.Since(began).Round(time.Millisecond))
+				return
+			}
+			if time.Since(began) > 20*time.Second { // one second on a machine that does nothing else
+				t.Fatalf("%s finds %q, want %q, %v", query, got, want, err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	soon("apples", "a.md")
+	time.Sleep(2 * quiet) // the watch has begun, and said so
+	write(t, dir, "new/deep/b.md", "bananas")
+	soon("bananas", "new/deep/b.md")
+	write(t, dir, "new/deep/b.md", "blueberries")
+	soon("blueberries", "new/deep/b.md")
+	soon("bananas")
+	if err := os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, "old")); err != nil {
+		t.Fatal(err)
+	}
+	soon("blueberries", "old/deep/b.md")
+	write(t, dir, "old/deep/c.md", "cherries")
+	soon("cherries", "old/deep/c.md")
+	if err := os.Remove(filepath.Join(dir, "a.md")); err != nil {
+		t.Fatal(err)
+	}
+	soon("apples")
+}
+
+func TestWhatIsExcludedLeavesTheIndex(t *testing.T) {
+	dir := folder(t, map[string]string{"a.md": "apples", "drafts/b.md": "bananas", "sub/drafts/c.md": "cherries", "sub/x.tmp.md": "dates", "sub/old/e.md": "elder"})
+	l := open(t, at(t, dir))
+	for _, step := range []struct {
+		do      func() error
+		indexed []string
+	}{
+		{func() error { return l.Exclude(t.Context(), "drafts/") }, []string{"a.md", "sub/old/e.md", "sub/x.tmp.md"}},
+		{func() error { return l.Exclude(t.Context(), "*.tmp.md") }, []string{"a.md", "sub/old/e.md"}},
+		{func() error { return l.Exclude(t.Context(), "sub/o*/**") }, []string{"a.md"}},
+		{func() error { return l.Include(t.Context(), "drafts") }, []string{"a.md", "drafts/b.md", "sub/drafts/c.md"}},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := indexed(t, l); !reflect.DeepEqual(got, step.indexed) {
+			t.Errorf("with %q excluded: %q, want %q", l.Excluded(), got, step.indexed)
+		}
+	}
+	if _, err := l.Note(t.Context(), "sub/old/e.md"); err == nil {
+		t.Error("an excluded note is opened")
+	}
+	again, err := Open(t.Context(), l.db, l.source)
+	if err != nil || !reflect.DeepEqual(again.Excluded(), []string{"*.tmp.md", "sub/o*"}) {
+		t.Errorf("opened again: %q, %v", again.Excluded(), err)
+	}
+	for _, bad := range []string{"", "/", "[", "/etc"} {
+		if err := l.Exclude(t.Context(), bad); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+	if err := l.Include(t.Context(), "nothing"); err == nil {
+		t.Error("what is not excluded is taken back")
+	}
+}
+
 func TestNoteOpensNotesOnly(t *testing.T) {
-	dir := folder(t, map[string]string{"sub/a.md": "# Title\r\nx", ".git/config.md": "x", "b.txt": "x"})
+	dir := folder(t, map[string]string{"sub/a.md": "# Title\r\nx", ".git/config.md": "x", "b.csv": "x"})
 	outside := folder(t, map[string]string{"secret.md": "secret"})
 	if err := os.Symlink(filepath.Join(outside, "secret.md"), filepath.Join(dir, "out.md")); err != nil {
 		t.Fatal(err)
@@ -309,13 +440,13 @@ func TestNoteOpensNotesOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []string{"", ".", "/", "none.md", "sub", "b.txt", ".git/config.md", "out.md", rel, "sub/../sub/a.md", "/sub/a.md",
+	for _, p := range []string{"", ".", "/", "none.md", "sub", "b.csv", ".git/config.md", "out.md", rel, "sub/../sub/a.md", "/sub/a.md",
 		filepath.Join(outside, "secret.md"), "../" + filepath.Base(outside) + "/secret.md", "sub//a.md", "sub\\a.md", "a\x00.md"} {
 		if n, err := l.Note(t.Context(), p); err == nil {
 			t.Errorf("%q opened %+v", p, n)
 		}
 	}
-	for _, p := range []string{"../x.md", ".git/config.md", "b.txt", "none.md"} {
+	for _, p := range []string{"../x.md", ".git/config.md", "b.csv", "none.md"} {
 		if _, err := l.Note(t.Context(), p); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%q: %v", p, err)
 		}
@@ -388,7 +519,7 @@ func touch(t testing.TB, dir, name string, to time.Time) {
 
 func at(t testing.TB, dir string) Source {
 	t.Helper()
-	s, err := Dir(dir)
+	s, err := Dir(dir, "_queue", "_active", "_completed", "_failed", "runner-outputs")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,3 +527,45 @@ func at(t testing.TB, dir string) Source {
 }
 
 func opened(t testing.TB, dir string) (tree, func() error, error) { return at(t, dir).open() }
+
+func TestWhatAProgramWroteIntoANoteIsNotTheOwnersWords(t *testing.T) {
+	dir := folder(t, map[string]string{
+		"day.md": "# Monday\n\nThe plumber came.\n<!-- generated: briefing -->\n## Briefing\n\n- zebra facts\n<!-- end of generated: briefing -->\n\n- [ ] call him\n\n## Evening\n\nQuiet.\n",
+		"cut.md": "mine\n\n<!-- generated: briefing -->\nwhose end is gone: walrus\n",
+	})
+	l := open(t, at(t, dir))
+	if _, err := l.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for query, want := range map[string]int{"zebra": 0, "walrus": 1, "plumber": 1, "quiet": 1} {
+		hits, err := l.Search(t.Context(), query, 5)
+		if err != nil || len(hits) != want {
+			t.Errorf("%s: %d hits, %v", query, len(hits), err)
+		}
+		if query == "quiet" && len(hits) == 1 && (hits[0].Line != 12 || !strings.Contains(hits[0].Quote, "Quiet.")) {
+			t.Errorf("%+v", hits[0])
+		}
+	}
+	tasks, err := l.Holding(t.Context(), "[ ]", 10)
+	if err != nil || len(tasks) != 1 || tasks[0].Path != "day.md" || tasks[0].Line != 10 {
+		t.Errorf("%+v, %v", tasks, err)
+	}
+}
+
+func TestTouchedNotesAreTheNewestFirst(t *testing.T) {
+	dir := folder(t, map[string]string{"old.md": "# Old", "new.md": "# New", "newer.md": "# Newer", "made.md": "---\ngenerated: true\n---\n", "now.md": "# Now"})
+	now := time.Now()
+	for name, ago := range map[string]time.Duration{"old.md": 48 * time.Hour, "new.md": 3 * time.Hour, "newer.md": 2 * time.Hour, "made.md": time.Hour} {
+		if err := os.Chtimes(filepath.Join(dir, name), now, now.Add(-ago)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l := open(t, at(t, dir))
+	if _, err := l.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	all, err := l.Touched(t.Context(), now.Add(-24*time.Hour), 10)
+	if err != nil || len(all) != 3 || all[0].Path != "now.md" || all[1].Title != "Newer" || all[2].Path != "new.md" {
+		t.Errorf("%+v, %v", all, err)
+	}
+}

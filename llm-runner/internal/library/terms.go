@@ -6,26 +6,25 @@ import (
 	"unicode/utf8"
 )
 
-// A token is one word of a text, taken apart as the index takes it apart (FTS5: porter over unicode61 with
-// remove_diacritics 2), so that Go and SQLite agree on what matches.
+// A token is one word of a text, as the index holds it.
 type token struct {
 	start, end int    // bytes of the text, half-open
 	word       string // folded: lower case, without diacritics
 	stem       string
 }
 
-// tokens returns the words of text in order.
-func tokens(text string) []token {
+// tokens returns the words of text, which is in language l, in order.
+func tokens(text string, l language) []token {
 	all := wordsOf(text)
 	for i := range all {
-		all[i].stem = stem(all[i].word)
+		all[i].stem = l.stem(all[i].word)
 	}
 	return all
 }
 
 // tokensLike returns the words of text in order, but stems only those that can be like one of stems: stemming never changes
 // the first byte, and is most of the work. The other words have the stem "".
-func tokensLike(text string, stems map[string]float64) []token {
+func tokensLike[T any](text string, l language, stems map[string]T) []token {
 	var first [256]bool
 	for s := range stems {
 		first[s[0]] = true
@@ -33,7 +32,7 @@ func tokensLike(text string, stems map[string]float64) []token {
 	all := wordsOf(text)
 	for i, t := range all {
 		if t.word != "" && first[t.word[0]] {
-			all[i].stem = stem(t.word)
+			all[i].stem = l.stem(t.word)
 		}
 	}
 	return all
@@ -41,7 +40,7 @@ func tokensLike(text string, stems map[string]float64) []token {
 
 // wordsOf returns the words of text without their stems.
 func wordsOf(text string) []token {
-	var all []token
+	all := make([]token, 0, len(text)/6+1)
 	start := -1
 	flush := func(end int) {
 		if start >= 0 {
@@ -82,24 +81,26 @@ func foldWord(s string) string {
 	if plain {
 		return s
 	}
-	return strings.Map(func(r rune) rune {
-		switch {
+	var b strings.Builder
+	for _, r := range s {
+		switch base, ok := bases[r]; {
+		case r >= 'A' && r <= 'Z':
+			b.WriteByte(byte(r) + 'a' - 'A')
 		case r < utf8.RuneSelf:
-			if r >= 'A' && r <= 'Z' {
-				r += 'a' - 'A'
-			}
-			return r
+			b.WriteByte(byte(r))
 		case r >= 0x300 && r <= 0x36f:
-			return -1
+		case r == 'ß' || r == 'ẞ':
+			b.WriteString("ss")
+		case ok:
+			b.WriteRune(base)
+		default:
+			b.WriteRune(unicode.ToLower(r))
 		}
-		if base, ok := bases[r]; ok {
-			return base
-		}
-		return unicode.ToLower(r)
-	}, s)
+	}
+	return b.String()
 }
 
-// bases maps letters with diacritics to those without, as SQLite's unicode61 does.
+// bases maps letters with diacritics to those without.
 var bases = func() map[rune]rune {
 	m := map[rune]rune{}
 	for _, row := range []string{
@@ -122,7 +123,7 @@ var bases = func() map[rune]rune {
 // ending .md.
 func fold(name string) string {
 	var b strings.Builder
-	for i, t := range tokens(withoutExt(strings.TrimSpace(name))) {
+	for i, t := range wordsOf(withoutExt(strings.TrimSpace(name))) {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
@@ -131,13 +132,14 @@ func fold(name string) string {
 	return b.String()
 }
 
-// content returns the words of a question that carry meaning: those that are not stop words, or all where none is left
-// ("The Who").
+// content returns the words of a question that carry meaning: those that are not stop words of its language, nor tell after "how" what
+// is measured ("how large", "wie oft"); or all where none is left ("The Who").
 func content(text string) []token {
-	all := tokens(text)
+	all := wordsOf(text)
 	var kept []token
-	for _, t := range all {
-		if !stopWords[t.word] {
+	for i, t := range all {
+		measure := i > 0 && (all[i-1].word == "how" || all[i-1].word == "wie") && measures[t.word]
+		if !isStop(t.word) && !measure {
 			kept = append(kept, t)
 		}
 	}
@@ -147,26 +149,5 @@ func content(text string) []token {
 	return kept
 }
 
-// stopWords are English and German words that say nothing of what is sought, folded; also the letters that remain of
-// "what's" and "don't", and the verbs with which people phrase questions. They are dropped from questions only: the index
-// holds every word. Dropping them costs nothing in ranking and makes questions three to four times faster.
-var stopWords = func() map[string]bool {
-	m := map[string]bool{}
-	for _, w := range strings.Fields(`
-		a about again all also am an and any anyone are as at be because been being but by can cannot could d did didn do does doesn doing don
-		done each else ever every for from get gets give go goes got had happen happened happening happens has have having he her here hers
-		him his how i if in into is isn it its itself just know let like ll m make may me mean means might mine more most much must my
-		no nor not of off on once one only or our ours out please re s shall she should so some such t tell than that the their them then
-		there these they thing things this those to too us ve very want was wasn we were what when where whether which while who whom whose
-		why will with without won would yes you your yours explain describe show something anything
-		aber alle allem allen aller alles als also am an ander andere auch auf aus bei beim bin bis bist bitte da damit dann das dass dein
-		deine dem den denn der des deshalb die dies diese diesem diesen dieser dieses doch dort du durch ein eine einem einen einer eines
-		er es etwas euch euer fur gegen gab geht gibt habe haben hast hat hatte hier hin ich ihm ihn ihr ihre im immer in ins ist ja jede
-		jedem jeden jeder jedes kann kannst kein keine konnen machen mache macht man mein meine meinem meinen meiner mich mir mit muss nach
-		nicht nichts noch nun nur ob oder ohne passiert sag sage sehr sein seine sich sie sind so soll sollte sondern uber um und uns unser
-		unsere unter use using vom von vor war waren warum was welche welchem welchen welcher welches wenn wer werden wie wieder wird wirst wo
-		wohin woher wurde wurden zu zum zur zwischen`) {
-		m[w] = true
-	}
-	return m
-}()
+var measures = set(`large big long much many often high old tall far deep wide heavy fast expensive soon late
+	gross hoch oft lang lange viel viele weit alt tief breit schwer schnell teuer spat lautet heisst`)

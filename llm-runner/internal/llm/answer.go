@@ -10,6 +10,7 @@ type Answer struct {
 	Citations []Citation
 	Finish    Finish
 	Limits    []Limit
+	Private   bool // see Event.Private
 }
 
 // Collect ranges over a stream until its end and adds it up. On an error it returns what had come so far with it.
@@ -62,6 +63,7 @@ func (a *Accumulator) Add(ev Event) {
 		c.Arguments += ev.Call.Arguments
 		c.Signature += ev.Call.Signature
 	}
+	a.answer.Private = a.answer.Private || ev.Private
 	a.answer.Citations = append(a.answer.Citations, ev.Citations...)
 	if ev.Usage != nil {
 		a.answer.Usage = *ev.Usage

@@ -37,6 +37,7 @@ type Error struct {
 	Until    time.Time // UTC, when to come back; zero: not told
 	Limits   []Limit   // what the refusal told of the provider's limits
 	Started  bool      // something of the answer had already been yielded
+	TooLong  bool      // of BadRequest: more than the model's context holds; a model with a larger one may take it
 	Header   http.Header
 	Body     []byte // the upstream's error body, bounded, where it may be passed on
 	Err      error
@@ -66,7 +67,9 @@ type BusyError struct {
 	Reason   string    // one sentence for people: what is waited for
 	Kind     Kind      // Quota, Overload or Unavailable
 	Until    time.Time // UTC; zero: nobody knows (a machine that is down)
-	Err      error
+	// Dimension is the limit that is used up, as in Limit; "" where it is none, or not known which.
+	Dimension string
+	Err       error
 }
 
 func (e *BusyError) Error() string {

@@ -85,6 +85,8 @@ func (m Message) Text() string {
 
 // A Part is one piece of a message: exactly one field is set (Text where all pointers are nil).
 type Part struct {
+	// Private says that the part rests on notes which no cloud provider may see. The router leaves it out of what it sends to one.
+	Private  bool
 	Text     string
 	Thinking *Thinking
 	Image    *Image
@@ -167,7 +169,28 @@ type Request struct {
 	Purpose  string // for the ledger: "chat", "api", "ask", "job", ...
 	Project  bool   // project mode: only the provider named by routes.project will do
 	Requires string // a provider's name that must answer; "" any
+	// Run names the answer in the making: the same request sent again under the same name goes on where it was left, where a
+	// provider keeps its steps. "": it cannot go on.
+	Run string
+
+	// Plan says whether a person sees the plan of research first: PlanAsk, PlanAuto, or "" as is set where it is asked.
+	Plan string
+
+	// What follows is for whoever runs tools for the model, and never sent upstream.
+
+	// Use names the tools of this program that the model may call, "*" all that there are; nil none.
+	Use  []string
+	Chat int64 // the conversation, for what is allowed there; 0 none
+	// Own is what of the messages the person wrote, where others' text stands among what the user says; nil: all that the user
+	// and the system say.
+	Own []string
 }
+
+// Values of Request.Plan.
+const (
+	PlanAsk  = "ask"
+	PlanAuto = "auto"
+)
 
 // An Event is one piece of an answer in the making. Fields are independent: an Event may carry several of them.
 type Event struct {
@@ -183,6 +206,11 @@ type Event struct {
 	Call      *CallDelta
 	// Citations are the passages that the answer so far quotes; the vault provider sends them before the Finish.
 	Citations []Citation
+	// Private says that the answer rests on notes which no cloud provider may see: whoever keeps it marks its Parts so.
+	Private bool
+
+	// Tool is news of a tool that runs for the model; what it was called with is not in Call then.
+	Tool *ToolNews
 
 	Usage  *Usage // cumulative; the last one counts
 	Finish Finish // why the answer ended; "" while it goes on
@@ -194,6 +222,8 @@ type Route struct {
 	Model    string `json:"model"`
 	Rule     string `json:"rule"`
 	Why      string `json:"why"`
+	// Withheld is how many private parts of the request were left out, because this is a cloud provider.
+	Withheld int `json:"withheld,omitempty"`
 }
 
 // A CallDelta is more of the tool call number Index (0-based, in order of first appearance). ID and Name come with the
@@ -206,10 +236,21 @@ type CallDelta struct {
 	Signature string
 }
 
+// ToolNews says that a call of a tool has come into another state.
+type ToolNews struct {
+	Name  string
+	State string // "writing" while the model still writes its arguments; then a state of the toolbox
+}
+
 // A Citation is a passage of a note, quoted exactly: the bytes [Start, End) of the file at Path (slash-separated,
-// relative to the vault) are Quote.
+// relative to the vault) are Quote. Of a document that is not text, such as a PDF, they are bytes of the text that was read out of it.
 type Citation struct {
-	Path    string   `json:"path"`
+	Path string `json:"path"`
+	// Collection is where the document is that is no file of the vault: "uploads", "web", ...; "" it is one.
+	Collection string `json:"collection,omitempty"`
+	URL        string `json:"url,omitempty"`  // where such a document came from
+	Page       int    `json:"page,omitempty"` // of Start, 1-based; 0: the document has no pages
+
 	Heading []string `json:"heading,omitempty"` // the trail of headings above the passage, outermost first
 	Start   int      `json:"start"`             // bytes, half-open
 	End     int      `json:"end"`
@@ -281,11 +322,13 @@ type Usage struct {
 	Thinking    Count `json:"thinking_tokens"`     // part of Output
 }
 
-// An EmbedRequest asks for one vector per text. Dimensions 0 means the model's own.
+// An EmbedRequest asks for one vector per text. Dimensions 0 means the model's own. A text that is longer than the model reads
+// is refused (BadRequest), never cut, where the provider can be told so.
 type EmbedRequest struct {
 	Model      string
 	Texts      []string
 	Dimensions int
+	Task       string // "document", "query" or "" not said: for models that want to be told (Gemini); others ignore it
 	Purpose    string // for the ledger
 }
 

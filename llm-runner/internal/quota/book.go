@@ -4,6 +4,7 @@ package quota
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -21,7 +22,10 @@ type Book struct {
 	lanes    map[target]*lane
 	refusals map[target]refusal
 	seq      uint64
-	db       *db.DB // nil: nothing is kept
+	db       *db.DB        // nil: nothing is kept
+	common   *common       // nil: this process alone uses the limits
+	news     []news        // to tell the other processes
+	urgent   chan struct{} // capacity 1: a limit is known that is not on disk; nil: nothing is kept, or all of it at once
 }
 
 type target struct{ provider, model string }
@@ -109,7 +113,16 @@ func (b *Book) bucket(provider, model, dimension string) *bucket {
 	}
 	x := newBucket(provider, model, dimension)
 	b.add(x)
+	b.hasten()
 	return x
+}
+
+// hasten has what changed written without delay.
+func (b *Book) hasten() {
+	select {
+	case b.urgent <- struct{}{}:
+	default: // it is being seen to, or nothing is kept
+	}
 }
 
 func (b *Book) add(x *bucket) {
@@ -124,17 +137,31 @@ func (b *Book) add(x *bucket) {
 	}
 }
 
+// Configure takes limits that the operator knows. They begin the count of a provider that has told nothing yet; what it tells
+// corrects them.
+func (b *Book) Configure(provider string, limits []llm.Limit, now time.Time) {
+	b.mu.Lock()
+	for i := range limits {
+		for _, x := range b.accounts[provider] {
+			if l := &limits[i]; x.known && x.model == l.Model && x.dimension == l.Dimension {
+				l.Refill, l.Counts = x.refill, x.counts
+			}
+		}
+	}
+	b.mu.Unlock()
+	b.Learn(provider, limits, now)
+}
+
 // Learn takes limits that a provider told. One without a Model is of the provider's whole account.
 func (b *Book) Learn(provider string, limits []llm.Limit, now time.Time) {
 	if len(limits) == 0 {
 		return
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.learn(provider, limits, b.steady(now), now, 0)
+	b.with(provider, now, func(t int64) { b.learn(provider, limits, t, now, nil) })
 }
 
-func (b *Book) learn(provider string, limits []llm.Limit, t int64, now time.Time, seq uint64) {
+// learn takes what the answer to a request told; nil where nobody asked.
+func (b *Book) learn(provider string, limits []llm.Limit, t int64, now time.Time, answered *Reservation) {
 	for _, l := range limits {
 		x := b.bucket(provider, l.Model, l.Dimension)
 		x.refresh(t)
@@ -142,25 +169,42 @@ func (b *Book) learn(provider string, limits []llm.Limit, t int64, now time.Time
 		if !l.Reset.IsZero() {
 			wait = max(0, l.Reset.Sub(now.Round(0)))
 		}
-		x.learn(t, l, wait, seq)
+		var seq uint64
+		beside, counted := int64(0), x.used
+		if answered != nil {
+			seq, beside = answered.seq, answered.beside(x)
+		}
+		x.learn(t, l, wait, seq, beside)
+		if left, told := l.Remaining.Get(); told && x.known && float64(x.most-left) >= counted+1 {
+			b.hasten() // more was used than was counted here: the ledger cannot tell the next process
+		}
 	}
 }
 
 // Succeeded forgets a provider's earlier refusals: it has just answered.
 func (b *Book) Succeeded(provider, model string) {
+	k := target{provider, model}
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.refusals, target{provider, model})
+	_, refused := b.refusals[k]
+	b.mu.Unlock()
+	if refused {
+		b.with(provider, time.Now(), func(int64) {
+			delete(b.refusals, k)
+			b.tell(k)
+		})
+	}
 }
 
 // Refused takes a refusal of kind Quota or Overload and returns when to come back: when the limits that it names have room
 // again, else the time it told. Where the provider told no time, the wait doubles with each refusal in a row, from 2
 // seconds up to 2 minutes.
-func (b *Book) Refused(provider, model string, e *llm.Error, now time.Time) time.Time {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	t := b.steady(now)
-	b.learn(provider, e.Limits, t, now, 0)
+func (b *Book) Refused(provider, model string, e *llm.Error, now time.Time) (until time.Time) {
+	b.with(provider, now, func(t int64) { until = b.refused(provider, model, e, t, now) })
+	return until
+}
+
+func (b *Book) refused(provider, model string, e *llm.Error, t int64, now time.Time) time.Time {
+	b.learn(provider, e.Limits, t, now, nil)
 	wall := func(at int64) time.Time { return now.Add(time.Duration(at - t)).UTC() }
 	if e.Kind == llm.Quota {
 		var latest int64
@@ -188,7 +232,19 @@ func (b *Book) Refused(provider, model string, e *llm.Error, now time.Time) time
 	r.count++
 	r.told = wall(r.until)
 	b.refusals[k] = r
+	b.tell(k)
 	return r.told
+}
+
+// Knows says whether the book knows how many requests for a model may be sent at once: it knows a limit on the requests of a
+// minute, or the provider has refused. Of other limits many providers tell while they keep that one to themselves.
+func (b *Book) Knows(provider, model string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, refused := b.refusals[target{provider, model}]
+	return refused || slices.ContainsFunc(b.lane(provider, model).buckets, func(x *bucket) bool {
+		return x.dimension == llm.RequestsPerMinute || x.dimension == llm.Overall
+	})
 }
 
 // Room says whether there is room for any request at now. Of several exhausted dimensions the one that comes back last
@@ -196,7 +252,7 @@ func (b *Book) Refused(provider, model string, e *llm.Error, now time.Time) time
 func (b *Book) Room(provider, model string, now time.Time) Room {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	t := b.steady(now)
+	t := b.time(now)
 	at, last := t, (*bucket)(nil)
 	for _, x := range b.lane(provider, model).buckets {
 		x.refresh(t)
@@ -238,7 +294,7 @@ func (b *Book) room(k target, last *bucket, at, t int64, now time.Time) Room {
 func (b *Book) Standings(provider string, now time.Time) []Standing {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	t := b.steady(now)
+	t := b.time(now)
 	all := []Standing{}
 	for _, x := range b.accounts[provider] {
 		x.refresh(t)

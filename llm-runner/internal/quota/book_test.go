@@ -416,3 +416,122 @@ func BenchmarkReserveAndSettle(b *testing.B) {
 		r.Settle(u, told[5:7], at)
 	}
 }
+
+func TestALineComesBackAsFastAsTheLimitLetsItThroughAndNoFaster(t *testing.T) {
+	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
+	for _, x := range []struct {
+		name   string
+		refill llm.Refill
+		turns  map[int]time.Duration // of those with so many ahead, after now
+	}{
+		{"a window, ten seconds before its end", llm.Window, map[int]time.Duration{0: 10 * time.Second, 29: 10 * time.Second,
+			30: 70 * time.Second, 59: 70 * time.Second, 60: 130 * time.Second}},
+		{"a bucket that fills", llm.Continuous, map[int]time.Duration{0: 2 * time.Second, 1: 4 * time.Second, 30: 62 * time.Second}},
+	} {
+		b := &Book{}
+		b.Learn("p", []llm.Limit{{Dimension: "requests/minute", Model: "m", Refill: x.refill, Max: llm.Known(30), Remaining: llm.Known(0),
+			Reset: now.Add(10 * time.Second)}}, now)
+		for ahead, want := range x.turns {
+			if got := b.Turn("p", "m", Cost{}, ahead, now).Sub(now); (got - want).Abs() > 10*time.Millisecond {
+				t.Errorf("%s: with %d ahead after %s, not %s", x.name, ahead, got, want)
+			}
+		}
+	}
+	if got := new(Book).Turn("p", "m", Cost{}, 7, now); !got.Equal(now) {
+		t.Errorf("without a limit at %s", got)
+	}
+}
+
+func TestALineAtARollingLimitComesBackAsItWasUsed(t *testing.T) {
+	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
+	b := &Book{}
+	b.Learn("p", []llm.Limit{{Dimension: "requests/minute", Model: "m", Refill: llm.Rolling, Max: llm.Known(3), Remaining: llm.Known(3)}}, now)
+	for i := range 3 {
+		if _, room := b.Reserve("p", "m", Cost{}, now.Add(time.Duration(i)*10*time.Second)); !room.OK {
+			t.Fatal(room)
+		}
+	}
+	now = now.Add(30 * time.Second)
+	for ahead, want := range []time.Duration{30 * time.Second, 40 * time.Second, 50 * time.Second, 110 * time.Second} {
+		if got := b.Turn("p", "m", Cost{}, ahead, now).Sub(now); got < want || got > want+2*time.Second {
+			t.Errorf("with %d ahead after %s, not %s", ahead, got, want)
+		}
+	}
+}
+
+// A minute's requests that were all sent within its first second come back together, and the refusal that teaches the limit
+// tells when the first of them does.
+func TestARefusalTellsWhenABurstComesBack(t *testing.T) {
+	var b Book
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	refusal := &llm.Error{Kind: llm.Quota, Limits: []llm.Limit{{Dimension: llm.RequestsPerMinute, Max: llm.Known(30), Remaining: llm.Known(0),
+		Exhausted: true, Refill: llm.Rolling, Reset: now.Add(59 * time.Second)}}}
+	b.Refused("gemini", "m", refusal, now)
+	if room := b.Room("gemini", "m", now.Add(58*time.Second)); room.OK {
+		t.Error("room before its time")
+	}
+	count := func(at time.Time) (n int) {
+		for {
+			if _, room := b.Reserve("gemini", "m", Cost{}, at); !room.OK {
+				return n
+			}
+			n++
+		}
+	}
+	if n := count(now.Add(59500 * time.Millisecond)); n > 15 {
+		t.Errorf("%d were let through when the first had come back", n)
+	}
+	if n := count(now.Add(62 * time.Second)); n < 15 {
+		t.Errorf("%d more after a minute", n)
+	}
+}
+
+// Requests overtake each other on their way: the youngest may come to the provider first, and its answer, which counts none of
+// the others, be read last.
+func TestTheYoungestMayHaveComeFirst(t *testing.T) {
+	var b Book
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	told := func(left int64) []llm.Limit {
+		return []llm.Limit{{Model: "m", Dimension: llm.RequestsPerMinute, Max: llm.Known(30), Remaining: llm.Known(left), Refill: llm.Continuous, Reset: now.Add(time.Minute)}}
+	}
+	b.Learn("p", told(30), now)
+	var sent []*Reservation
+	for range 3 {
+		r, room := b.Reserve("p", "m", Cost{}, now)
+		if !room.OK {
+			t.Fatal(room)
+		}
+		sent = append(sent, r)
+	}
+	sent[0].Learn(told(28), now) // the youngest had come first
+	sent[1].Learn(told(27), now)
+	sent[2].Learn(told(29), now)
+	if s := b.Standings("p", now); s[0].Remaining != llm.Known(27) {
+		t.Errorf("%+v", s)
+	}
+	// What is told of a request that was alone is believed, in both directions.
+	r, _ := b.Reserve("p", "m", Cost{}, now)
+	r.Learn(told(29), now)
+	if s := b.Standings("p", now); s[0].Remaining != llm.Known(29) {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestARefusedRequestIsGivenBackTogetherWithWhatTheRefusalTells(t *testing.T) {
+	var b Book
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	limit := llm.Limit{Model: "m", Dimension: llm.RequestsPerMinute, Max: llm.Known(30), Remaining: llm.Known(1), Refill: llm.Continuous, Reset: now.Add(time.Minute)}
+	b.Learn("p", []llm.Limit{limit}, now)
+	r, _ := b.Reserve("p", "m", Cost{}, now)
+	limit.Remaining, limit.Exhausted, limit.Reset = llm.Known(0), true, now.Add(2*time.Second)
+	if until := r.Refused(&llm.Error{Kind: llm.Quota, Limits: []llm.Limit{limit}}, now); until.Sub(now) < 2*time.Second || until.Sub(now) > 2100*time.Millisecond {
+		t.Errorf("come back in %s", until.Sub(now))
+	}
+	if room := b.Room("p", "m", now); room.OK {
+		t.Error("there is room for the next to be refused")
+	}
+	r.Release(now) // does nothing any more
+	if room := b.Room("p", "m", now); room.OK {
+		t.Error("it is given back twice")
+	}
+}

@@ -30,10 +30,16 @@ type bucket struct {
 	pending int64  // reserved by requests whose answers have not told of this limit yet
 	owed    int64  // output that requests under way are expected to make yet
 	seen    uint64 // the youngest request whose answer told of this limit
+	heard   int64  // reserved by all requests whose answers told of this limit, ever
 
 	pace  float64 // recent use, fading; see rate
 	paced int64
 	dirty bool // not on disk as it is
+
+	written int64 // of one that an earlier process wrote: when it was brought up to date last
+
+	others int64 // pending and owed of other processes
+	told   int64 // pending and owed, as the other processes know them
 }
 
 // A use is what was used within a slot of time, and when it comes back.
@@ -119,12 +125,17 @@ func (b *bucket) fits(n int64) bool {
 }
 
 // when returns the first time at which n fits, if nothing else is used until then.
-func (b *bucket) when(t, n int64) int64 {
-	over := b.used + b.need(n) - float64(b.most)
+func (b *bucket) when(t, n int64) int64 { return b.turn(t, b.need(n)) }
+
+// turn returns the time at which n can have been used, if everything is used for it from now on. n may be more than the
+// limit lets through at once: the requests of a line, say.
+func (b *bucket) turn(t int64, n float64) int64 {
+	most := float64(b.most)
+	over := b.used + n - most
 	if !b.known || over <= 1e-6 {
 		return max(t, b.closed)
 	}
-	at := t
+	at, more := t, float64(0) // more: the windows that have to pass after at
 	switch b.refill {
 	case llm.Continuous:
 		at = t + int64(math.Ceil(min(over/max(b.fill(), 1e-12), 1e18))) + int64(time.Millisecond)
@@ -135,10 +146,12 @@ func (b *bucket) when(t, n int64) int64 {
 				break
 			}
 		}
+		more = math.Ceil(max(over-1e-6, 0) / max(most, 1))
 	default:
 		at = b.reset
+		more = math.Ceil((over-1e-6)/max(most, 1)) - 1
 	}
-	return max(t, at, b.closed)
+	return max(t, at, b.closed) + int64(min(more*float64(b.per), 1e18))
 }
 
 // take uses n, at the time of the last refresh.
@@ -194,8 +207,9 @@ func (b *bucket) give(t, n, all, since, reset int64) {
 }
 
 // learn takes what a provider told. wait is until the told reset, negative where none was told; seq is the number of the
-// request that was answered, 0 for what nobody asked. The bucket has been refreshed.
-func (b *bucket) learn(t int64, l llm.Limit, wait time.Duration, seq uint64) {
+// request that was answered, 0 for what nobody asked; beside is what was reserved by others that were answered while it was under way. The
+// bucket has been refreshed.
+func (b *bucket) learn(t int64, l llm.Limit, wait time.Duration, seq uint64, beside int64) {
 	b.dirty = true
 	b.shape(t, l)
 	n, told := l.Remaining.Get()
@@ -209,7 +223,11 @@ func (b *bucket) learn(t int64, l llm.Limit, wait time.Duration, seq uint64) {
 			use -= float64(min(max(n, 0), b.most))
 		}
 		if b.known {
-			b.set(t, max(use, b.used))
+			from := t
+			if b.unit == "requests" && wait > 0 { // what is told is when the oldest use comes back, so none does before
+				from = min(until, t+b.per)
+			}
+			b.setFrom(t, max(use, b.used), from)
 		}
 		b.left = llm.Known(0)
 		if b.refill == llm.PacificDay && b.known {
@@ -227,7 +245,7 @@ func (b *bucket) learn(t int64, l llm.Limit, wait time.Duration, seq uint64) {
 			b.closed = max(b.closed, until)
 		}
 	case told:
-		b.correct(t, float64(max(b.most-n, 0)+b.pending+b.owed), n, seq)
+		b.correct(t, float64(max(b.most-n, 0)+b.pending+b.owed+b.others), n, seq, beside)
 		if b.refill == llm.Window && wait >= 0 {
 			b.reset = until
 		}
@@ -273,19 +291,26 @@ func (b *bucket) shape(t int64, l llm.Limit) {
 // correct replaces the local count by what the provider told. An answer to an older request than the last that told may
 // only make it stricter: answers overtake each other. A round number of tokens may have been rounded (Anthropic tells the
 // nearest thousand), so within half a thousand the local count is the better one.
-func (b *bucket) correct(t int64, used float64, left int64, seq uint64) {
+// Whether those that were answered beside it had come to the provider before it nobody knows: so far the local count is the better one, too.
+func (b *bucket) correct(t int64, used float64, left int64, seq uint64, beside int64) {
 	switch {
 	case seq != 0 && seq < b.seen:
 		used = max(used, b.used)
 	case b.refill == llm.Continuous && b.most >= 10_000 && left > 0 && left%1000 == 0:
-		used = min(max(b.used, used-500), used+500)
+		used = min(max(b.used, used-500), used+500+float64(beside))
+	default:
+		used = min(max(b.used, used), used+float64(beside))
 	}
 	b.set(t, used)
 }
 
 // set makes the count used. What a rolling window is short of is spread over the window that ends now, since nobody tells
 // when it was used; what it has too much is taken from the oldest.
-func (b *bucket) set(t int64, used float64) {
+func (b *bucket) set(t int64, used float64) { b.setFrom(t, used, t) }
+
+// setFrom is set where it is known that of what a rolling window is short of the first comes back at from; of the others nobody
+// knows, so they come back as late as they can: a burst comes back in one piece.
+func (b *bucket) setFrom(t int64, used float64, from int64) {
 	if b.refill != llm.Rolling {
 		b.used = max(0, used)
 		return
@@ -296,6 +321,9 @@ func (b *bucket) set(t int64, used float64) {
 			if n := more*(i+1)/slots - more*i/slots; n > 0 {
 				spread = append(spread, use{b.back(t - b.per + (i+1)*(b.per/slots)), n})
 			}
+		}
+		if from > t {
+			spread = append(spread[:0], use{from, 1}, use{max(b.back(t), from+1), more - 1})
 		}
 		old := b.uses
 		b.uses = make([]use, 0, len(old)+len(spread))

@@ -21,6 +21,7 @@ func Tokens(bytes int) int64 { return int64(bytes+3) / 4 }
 type Reservation struct {
 	book     *Book
 	provider string
+	model    string
 	lane     *lane
 	seq      uint64
 	at       int64
@@ -36,6 +37,7 @@ type take struct {
 	all     int64
 	output  int64 // of all
 	reset   int64 // the bucket's, at the time
+	heard   int64 // the bucket's, at the time
 	pending bool  // no answer has told of the bucket yet
 	owed    bool  // output is in the bucket's owed
 }
@@ -62,26 +64,19 @@ func (b *bucket) of(requests, input, output int64) (all, out int64) {
 // Experience makes the estimate: input by the factor that estimates were wrong of late, output by the longest of late where
 // max_tokens was not said. Limits that take max_tokens when the request is sent (OpenAI) have them taken as they were said;
 // for those that count real output (Anthropic) they are only an upper bound.
-func (b *Book) Reserve(provider, model string, c Cost, now time.Time) (*Reservation, Room) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	t := b.steady(now)
+func (b *Book) Reserve(provider, model string, c Cost, now time.Time) (r *Reservation, room Room) {
+	b.with(provider, now, func(t int64) { r, room = b.reserve(provider, model, c, t, now) })
+	return r, room
+}
+
+func (b *Book) reserve(provider, model string, c Cost, t int64, now time.Time) (*Reservation, Room) {
 	l := b.lane(provider, model)
-	r := &Reservation{book: b, provider: provider, lane: l, at: t, input: c.Input}
-	requests := max(c.Requests, 1)
-	input := max(c.Input, 0)
-	if l.factor > 0 {
-		input = int64(float64(input)*l.factor + 1)
-	}
+	r := &Reservation{book: b, provider: provider, model: model, lane: l, at: t, input: c.Input}
 	at, last := t, (*bucket)(nil)
 	r.takes = r.space[:0]
 	for _, x := range l.buckets {
 		x.refresh(t)
-		output := int64(l.output)
-		if c.Output > 0 && (x.counts&llm.TakesMax != 0 || output == 0 || output > c.Output) {
-			output = c.Output
-		}
-		all, out := x.of(requests, input, output)
+		all, out := l.expect(x, c)
 		if !x.fits(max(all, 1)) {
 			if w := x.when(t, max(all, 1)); last == nil || w > at {
 				at, last = w, x
@@ -93,15 +88,46 @@ func (b *Book) Reserve(provider, model string, c Cost, now time.Time) (*Reservat
 	if room := b.room(target{provider, model}, last, at, t, now); !room.OK {
 		return nil, room
 	}
-	b.seq++
+	b.seq = max(b.seq+1, uint64(t)) //nolint:gosec // a time after 1970; processes order their requests by it
 	r.seq = b.seq
 	for i := range r.takes {
 		k := &r.takes[i]
 		k.bucket.take(t, k.all)
 		k.bucket.pending += k.all
-		k.pending, k.reset = true, k.bucket.reset
+		k.pending, k.reset, k.heard = true, k.bucket.reset, k.bucket.heard
 	}
 	return r, Room{OK: true}
+}
+
+// expect is what a request will use of a bucket, by its estimate and by experience.
+func (l *lane) expect(x *bucket, c Cost) (all, output int64) {
+	input := max(c.Input, 0)
+	if l.factor > 0 {
+		input = int64(float64(input)*l.factor + 1)
+	}
+	output = int64(l.output)
+	if c.Output > 0 && (x.counts&llm.TakesMax != 0 || output == 0 || output > c.Output) {
+		output = c.Output
+	}
+	return x.of(max(c.Requests, 1), input, output)
+}
+
+// Turn is when a request can have its turn that has ahead others of its size before it in line, if nobody else uses the
+// limits meanwhile: a line whose members come back at their turns uses all there is and is refused nothing.
+func (b *Book) Turn(provider, model string, c Cost, ahead int, now time.Time) time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := b.time(now)
+	at, l := t, b.lane(provider, model)
+	for _, x := range l.buckets {
+		x.refresh(t)
+		all, _ := l.expect(x, c)
+		at = max(at, x.turn(t, x.need(max(all, 1))*float64(ahead+1)))
+	}
+	if r, ok := b.refusals[target{provider, model}]; ok {
+		at = max(at, r.until)
+	}
+	return now.Add(time.Duration(at - t)).UTC()
 }
 
 // Learn takes the limits that the answer's headers told, while the answer goes on.
@@ -109,9 +135,7 @@ func (r *Reservation) Learn(limits []llm.Limit, now time.Time) {
 	if r == nil || len(limits) == 0 {
 		return
 	}
-	r.book.mu.Lock()
-	defer r.book.mu.Unlock()
-	r.learn(limits, r.book.steady(now), now)
+	r.book.with(r.provider, now, func(t int64) { r.learn(limits, t, now) })
 }
 
 // learn has the buckets that limits tell of count this request as the provider does from now on; what it has yet to answer
@@ -123,11 +147,22 @@ func (r *Reservation) learn(limits []llm.Limit, t int64, now time.Time) {
 			continue
 		}
 		k.bucket.pending, k.pending = k.bucket.pending-k.all, false
+		k.bucket.heard, k.heard = k.bucket.heard+k.all, k.heard+k.all
 		if !r.ended && k.output > 0 && k.bucket.counts&llm.TakesMax == 0 {
 			k.bucket.owed, k.owed = k.bucket.owed+k.output, true
 		}
 	}
-	r.book.learn(r.provider, limits, t, now, r.seq)
+	r.book.learn(r.provider, limits, t, now, r)
+}
+
+// beside is what was reserved of a bucket by others whose answers told of it while r was under way.
+func (r *Reservation) beside(b *bucket) int64 {
+	for i := range r.takes {
+		if r.takes[i].bucket == b {
+			return b.heard - r.takes[i].heard
+		}
+	}
+	return 0
 }
 
 func tells(limits []llm.Limit, b *bucket) bool {
@@ -145,12 +180,13 @@ func (r *Reservation) Settle(u llm.Usage, limits []llm.Limit, now time.Time) {
 	if r == nil {
 		return
 	}
-	r.book.mu.Lock()
-	defer r.book.mu.Unlock()
+	r.book.with(r.provider, now, func(t int64) { r.settle(u, limits, t, now) })
+}
+
+func (r *Reservation) settle(u llm.Usage, limits []llm.Limit, t int64, now time.Time) {
 	if r.ended {
 		return
 	}
-	t := r.book.steady(now)
 	r.learn(limits, t, now)
 	r.ended = true
 	r.lane.experience(r.input, u)
@@ -188,13 +224,25 @@ func (r *Reservation) Release(now time.Time) {
 	if r == nil {
 		return
 	}
-	r.book.mu.Lock()
-	defer r.book.mu.Unlock()
+	r.book.with(r.provider, now, r.release)
+}
+
+// Refused ends a request that the provider refused with e, of kind Quota or Overload, and returns when to come back; see
+// Book.Refused. What it gives back is never seen without what the refusal tells: else, of many that wait, the next would be
+// sent into the same refusal, and the next after it.
+func (r *Reservation) Refused(e *llm.Error, now time.Time) (until time.Time) {
+	r.book.with(r.provider, now, func(t int64) {
+		r.release(t)
+		until = r.book.refused(r.provider, r.model, e, t, now)
+	})
+	return until
+}
+
+func (r *Reservation) release(t int64) {
 	if r.ended {
 		return
 	}
 	r.ended = true
-	t := r.book.steady(now)
 	for i := range r.takes {
 		k := &r.takes[i]
 		k.bucket.refresh(t)

@@ -10,10 +10,29 @@ import (
 	"home.arpa/lab/llm-runner/internal/llm"
 )
 
+const columns = `provider, model, dimension, refill, counts, most, used, uses, at, reset_at, closed, seen`
+
 // load reads all buckets.
 func load(ctx context.Context, d *db.DB) ([]*bucket, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT provider, model, dimension, refill, counts, most, used, uses, at, reset_at, closed
-		FROM quota_buckets`)
+	return query(ctx, d.Read(), `SELECT `+columns+`, 0 FROM quota_buckets`)
+}
+
+// querier is a transaction or the read pool.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// loadShared reads the buckets of a provider, or of all for "", with what others than a process have reserved of them since a
+// time.
+func loadShared(ctx context.Context, q querier, provider, worker string, since int64) ([]*bucket, error) {
+	return query(ctx, q, `SELECT `+columns+`, coalesce((SELECT sum(r.amount) FROM quota_reserved r WHERE r.provider = b.provider AND
+		r.model = b.model AND r.dimension = b.dimension AND r.worker <> ? AND r.at > ?), 0) FROM quota_buckets b WHERE ? IN ('', provider)`,
+		worker, since, provider)
+}
+
+func query(ctx context.Context, q querier, query string, args ...any) ([]*bucket, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read quota: %w", err)
 	}
@@ -23,7 +42,8 @@ func load(ctx context.Context, d *db.DB) ([]*bucket, error) {
 		var provider, model, dimension, uses string
 		var most sql.NullInt64
 		x := &bucket{}
-		if err := rows.Scan(&provider, &model, &dimension, &x.refill, &x.counts, &most, &x.used, &uses, &x.at, &x.reset, &x.closed); err != nil {
+		if err := rows.Scan(&provider, &model, &dimension, &x.refill, &x.counts, &most, &x.used, &uses, &x.at, &x.reset, &x.closed,
+			&x.seen, &x.others); err != nil {
 			return nil, fmt.Errorf("read quota: %w", err)
 		}
 		if err := json.Unmarshal([]byte(uses), &x.uses); err != nil {
@@ -31,7 +51,7 @@ func load(ctx context.Context, d *db.DB) ([]*bucket, error) {
 		}
 		b := newBucket(provider, model, dimension)
 		b.refill, b.counts, b.most, b.known = x.refill, x.counts, most.Int64, most.Valid
-		b.used, b.uses, b.at, b.reset, b.closed = x.used, x.uses, x.at, x.reset, x.closed
+		b.used, b.uses, b.at, b.reset, b.closed, b.seen, b.others = x.used, x.uses, x.at, x.reset, x.closed, x.seen, x.others
 		all = append(all, b)
 	}
 	if err := rows.Err(); err != nil {
@@ -42,27 +62,56 @@ func load(ctx context.Context, d *db.DB) ([]*bucket, error) {
 
 // save writes buckets in one transaction.
 func save(ctx context.Context, d *db.DB, all []bucket) error {
-	err := d.Tx(ctx, func(tx *sql.Tx) error {
+	return d.Tx(ctx, func(tx *sql.Tx) error {
 		for i := range all {
-			b := &all[i]
-			uses, err := json.Marshal(b.uses)
-			if err != nil {
-				return err
-			}
-			most := llm.Count{}
-			if b.known {
-				most = llm.Known(b.most)
-			}
-			if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO quota_buckets
-				(provider, model, dimension, refill, counts, most, used, uses, at, reset_at, closed) VALUES (?,?,?,?,?,?,?,?,?,?,?)`,
-				b.provider, b.model, b.dimension, b.refill, b.counts, most.Ptr(), b.used, string(uses), b.at, b.reset, b.closed); err != nil {
+			if err := saveBucket(ctx, tx, &all[i]); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+func saveBucket(ctx context.Context, tx *sql.Tx, b *bucket) error {
+	uses, err := json.Marshal(b.uses)
 	if err != nil {
 		return fmt.Errorf("write quota: %w", err)
 	}
+	most := llm.Count{}
+	if b.known {
+		most = llm.Known(b.most)
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO quota_buckets (`+columns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)
+		ON CONFLICT (provider, model, dimension) DO UPDATE SET refill = excluded.refill, counts = excluded.counts, most = excluded.most,
+		used = excluded.used, uses = excluded.uses, at = excluded.at, reset_at = excluded.reset_at, closed = excluded.closed, seen = excluded.seen`,
+		b.provider, b.model, b.dimension, b.refill, b.counts, most.Ptr(), b.used, string(uses), b.at, b.reset, b.closed, int64(b.seen)); err != nil { //nolint:gosec // a time
+		return fmt.Errorf("write quota: %w", err)
+	}
 	return nil
+}
+
+// saveReserved tells the other processes what requests under way of this one have reserved of a bucket.
+func saveReserved(ctx context.Context, tx *sql.Tx, b *bucket, worker string, t int64) error {
+	if _, err := tx.ExecContext(ctx, `INSERT INTO quota_reserved (provider, model, dimension, worker, amount, at) VALUES (?,?,?,?,?,?)
+		ON CONFLICT (provider, model, dimension, worker) DO UPDATE SET amount = excluded.amount, at = excluded.at`,
+		b.provider, b.model, b.dimension, worker, b.pending+b.owed, t); err != nil {
+		return fmt.Errorf("write quota: %w", err)
+	}
+	return nil
+}
+
+// forgetReserved removes what a process has reserved, and what others have before a time.
+func forgetReserved(ctx context.Context, d *db.DB, worker string, before int64) error {
+	if _, err := d.Writer().ExecContext(ctx, `DELETE FROM quota_reserved WHERE worker = ? OR at <= ?`, worker, before); err != nil {
+		return fmt.Errorf("write quota: %w", err)
+	}
+	return nil
+}
+
+// databaseClock is the time of a shared database's server in unix nanoseconds.
+func databaseClock(ctx context.Context, q querier) (t int64, err error) {
+	if err := q.QueryRowContext(ctx, `SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT) * 1000`).Scan(&t); err != nil {
+		return 0, fmt.Errorf("read the database's clock: %w", err)
+	}
+	return t, nil
 }

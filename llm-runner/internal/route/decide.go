@@ -40,6 +40,7 @@ type Ask struct {
 	Model    string // "" none named
 	Project  bool   // project mode
 	Requires string // a provider that must answer; "" any
+	Embeds   bool   // it is for vectors, not for words
 	// Cost is what the request is expected to use of rate limits; the zero value is one request of unknown size. It does
 	// not change who answers.
 	Cost quota.Cost
@@ -51,6 +52,8 @@ type Readiness struct {
 	Kind   llm.Kind
 	Reason string
 	Until  time.Time
+	// Dimension is the limit that is used up; "" where it is none, or not known which.
+	Dimension string
 }
 
 // A Hold is why nobody can answer now. Until is nil where nobody knows.
@@ -58,6 +61,8 @@ type Hold struct {
 	Reason string     `json:"reason"`
 	Until  *time.Time `json:"until"`
 	Kind   llm.Kind   `json:"-"`
+	// Dimension is the limit that is used up; "" where it is none, or not known which.
+	Dimension string `json:"dimension,omitempty"`
 }
 
 // A Decision says who answers, in the order in which they are tried, and why. With a Hold nobody can answer now and
@@ -150,6 +155,8 @@ func (t *Table) pick(ask Ask, row Entry) (rule, why string, target Target) {
 			why += " (project mode and requires count for local machines)"
 		}
 		return RuleCloud, why, row.Target
+	case row.Requires == ask.Model: // the notes: what the caller insists on is for the model that writes from them
+		return RuleLocal, fmt.Sprintf("%q runs on %s", ask.Model, row.Provider), row.Target
 	case row.Requires != "":
 		return RuleRequires, fmt.Sprintf("%q requires %s", ask.Model, row.Requires), t.on(row.Requires, row.Target)
 	case ask.Requires != "":
@@ -246,7 +253,7 @@ func (t *Table) settle(d *Decision, row Entry, ready func(Target) Readiness) {
 
 // sooner returns the hold that ends first; one whose end nobody knows counts as last.
 func sooner(h *Hold, r Readiness) *Hold {
-	n := &Hold{Reason: r.Reason, Kind: r.Kind}
+	n := &Hold{Reason: r.Reason, Kind: r.Kind, Dimension: r.Dimension}
 	if !r.Until.IsZero() {
 		until := r.Until.UTC()
 		n.Until = &until

@@ -39,24 +39,61 @@ const (
 // member is a Member at run time.
 type member struct {
 	Member
-	slots   chan struct{} // nil: unlimited; a send is a place, and senders wait in order
-	waiting atomic.Int64
+	line    *line // nil: there is room for any number
 	active  atomic.Int64
 	changed chan struct{} // capacity 1: something was heard that a probe should confirm
 
-	mu     sync.Mutex
-	state  Health
-	models []llm.ModelInfo
+	mu      sync.Mutex
+	state   Health
+	models  []llm.ModelInfo
+	judged  bool              // it has taken or refused a request since the start
+	refuses bool              // for its key or for money
+	refused string            // the model of the request that it refused; "" the list of models
+	scouts  map[string]*scout // by model; of cloud APIs
 }
 
-func (m *member) enter(ctx context.Context) error {
-	if m.slots != nil {
-		m.waiting.Add(1)
-		defer m.waiting.Add(-1)
-		select {
-		case m.slots <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
+// judged takes what a provider thinks of our key and our money: e is its refusal, of any kind, nil that it took a request for
+// model ("" its list of models).
+func (r *Router) judged(m *member, model string, e *llm.Error) {
+	if e != nil && e.Kind != llm.Auth && e.Kind != llm.Spend {
+		return
+	}
+	m.mu.Lock()
+	news := e == nil && (!m.judged && model != "" || m.refuses && m.refused == model) || e != nil && !m.refuses
+	if news {
+		m.judged, m.refuses, m.refused = true, e != nil, model
+	}
+	m.mu.Unlock()
+	if news && r.refused != nil {
+		r.refused(m.Name, e)
+	}
+}
+
+// maxScouts bounds what is remembered of models: callers may make names up.
+const maxScouts = 1024
+
+// scout returns the scout of a model; nil where there is no need of one.
+func (m *member) scout(model string) *scout {
+	if !m.Cloud {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.scouts[model]
+	if s == nil {
+		if m.scouts == nil || len(m.scouts) >= maxScouts {
+			m.scouts = map[string]*scout{}
+		}
+		s = &scout{}
+		m.scouts[model] = s
+	}
+	return s
+}
+
+func (m *member) enter(ctx context.Context, model string, patient bool) error {
+	if m.line != nil {
+		if err := m.line.enter(ctx, model, patient); err != nil {
+			return err
 		}
 	}
 	m.active.Add(1)
@@ -65,9 +102,17 @@ func (m *member) enter(ctx context.Context) error {
 
 func (m *member) leave() {
 	m.active.Add(-1)
-	if m.slots != nil {
-		<-m.slots
+	if m.line != nil {
+		m.line.leave()
 	}
+}
+
+// waiting is how many stand in line.
+func (m *member) waiting() int {
+	if m.line == nil {
+		return 0
+	}
+	return m.line.length()
 }
 
 func (m *member) health() Health {
@@ -186,7 +231,7 @@ func (r *Router) probe(ctx context.Context, m *member) bool {
 		if m.Found {
 			r.rebuild()
 		}
-		if r.notify != nil && !m.Found && (before.Status != "" || err != nil) {
+		if r.notify != nil && !m.Found {
 			r.notify(Change{Provider: m.Name, Up: err == nil, Reason: now.Error, Since: before.Since})
 		}
 	}
@@ -207,6 +252,10 @@ func (r *Router) list(ctx context.Context, m *member) bool {
 	}
 	if m.Probe == nil {
 		m.set(err)
+	}
+	var refusal *llm.Error
+	if errors.As(err, &refusal) && refusal.Status != 0 || err == nil { // a key that is not there at all was told of at the start
+		r.judged(m, "", refusal)
 	}
 	if err != nil {
 		r.log.Warn("list models", "provider", m.Name, "error", err)
@@ -297,6 +346,7 @@ type Report struct {
 	Health  Health
 	Active  int // requests under way
 	Waiting int // requests in line
+	Places  int // requests that it has at once at most; 0 is unlimited
 	Models  []llm.ModelInfo
 	Quota   []quota.Standing
 }
@@ -309,7 +359,7 @@ func (r *Router) Reports() []Report {
 		if m.hidden() {
 			continue
 		}
-		all = append(all, Report{m.Name, m.Kind, m.Cloud, m.Found, m.health(), int(m.active.Load()), int(m.waiting.Load()),
+		all = append(all, Report{m.Name, m.Kind, m.Cloud, m.Found, m.health(), int(m.active.Load()), m.waiting(), m.Concurrency,
 			m.offers(), r.book.Standings(m.Name, time.Now())})
 	}
 	return all

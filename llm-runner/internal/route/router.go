@@ -4,14 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"log/slog"
+	"math/rand/v2"
+	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/quota"
+	"home.arpa/lab/llm-runner/internal/trace"
 	"home.arpa/lab/llm-runner/internal/usage"
 )
 
@@ -28,6 +33,8 @@ type Member struct {
 	Concurrency int
 	// Prefer are models that make a good default, best first; used where nobody configured a default.
 	Prefer []string
+	// Outside says that a model of a machine at home is answered elsewhere (ollama.com); nil: none is.
+	Outside func(model string) bool
 	// Probe asks whether the machine is up; nil means there is nothing to ask.
 	Probe    func(ctx context.Context) error
 	Provider llm.Provider
@@ -35,21 +42,25 @@ type Member struct {
 
 // A Router is a Provider made of Providers.
 type Router struct {
-	table  atomic.Pointer[Table]
-	base   Table // as configured
-	auto   bool  // nobody configured a default: the best that is found is it, or otherwise
-	other  Target
-	order  []*member
-	member map[string]*member
-	ledger *usage.Ledger
-	book   *quota.Book
-	log    *slog.Logger
-	notify func(Change)
+	table   atomic.Pointer[Table]
+	base    Table // as configured
+	auto    bool  // nobody configured a default: the best that is found is it, or otherwise
+	other   Target
+	order   []*member
+	member  map[string]*member
+	ledger  *usage.Ledger
+	book    *quota.Book
+	log     *slog.Logger
+	notify  func(Change)
+	refused func(string, *llm.Error)
+	settled func(string)
+	traces  *trace.Tracer
 
 	rebuilding sync.Mutex
 }
 
-// A Change is a local machine going down or coming back. Since is when the state before it began.
+// A Change is a local machine going down or coming back, or what is heard of it first after the start. Since is when the state
+// before it began; zero: nothing had been heard.
 type Change struct {
 	Provider string
 	Up       bool
@@ -68,18 +79,26 @@ type Config struct {
 	Log       *slog.Logger
 	// Notify is told when a local machine goes down or comes back; nil: nobody is. It must not block.
 	Notify func(Change)
+	// Refused is told when a provider begins to refuse requests for its key or for money, and with nil when it takes one
+	// of the same model again, or the first since the start; nil: nobody is. It must not block.
+	Refused func(provider string, e *llm.Error)
+	// Settled is told when a request of a provider has ended: its limits may have more room than was thought; nil: nobody is. It
+	// must not block.
+	Settled func(provider string)
+	// Traces tells of each attempt, below what it is made for where that is traced; nil: nobody is told.
+	Traces *trace.Tracer
 }
 
 // New returns a router. Health and discovery begin with Run; until then every machine counts as ready.
 func New(c Config) *Router {
 	r := &Router{base: c.Table, member: map[string]*member{}, other: c.Otherwise,
-		ledger: c.Ledger, book: c.Book, log: c.Log, notify: c.Notify}
+		ledger: c.Ledger, book: c.Book, log: c.Log, notify: c.Notify, refused: c.Refused, settled: c.Settled, traces: c.Traces}
 	r.auto = c.Table.Default == Target{}
 	r.base.Cloud = map[string]bool{}
 	for _, m := range c.Members {
 		x := &member{Member: m, changed: make(chan struct{}, 1)}
 		if m.Concurrency > 0 {
-			x.slots = make(chan struct{}, m.Concurrency)
+			x.line = &line{places: m.Concurrency}
 		}
 		r.order = append(r.order, x)
 		r.member[m.Name] = x
@@ -95,13 +114,35 @@ func (r *Router) Table() *Table { return r.table.Load() }
 // Decide says who would answer now.
 func (r *Router) Decide(ask Ask) Decision { return Decide(r.table.Load(), ask, r.ready) }
 
+// Turn is when a request for a provider's model can have its turn that has ahead others like it before it in line.
+func (r *Router) Turn(provider, model string, bytes, ahead int) time.Time {
+	return r.book.Turn(provider, model, quota.Cost{Input: quota.Tokens(bytes)}, ahead, time.Now())
+}
+
+// Lane is the provider that would answer a request now, or that it would wait for; "" where there is none.
+func (r *Router) Lane(req llm.Request) string {
+	d := r.Decide(Ask{Model: req.Model, Project: req.Project, Requires: req.Requires})
+	if len(d.Targets) == 0 {
+		return ""
+	}
+	return d.Targets[0].Provider
+}
+
+// Places is how many requests a provider has at once at most; 0 is unlimited.
+func (r *Router) Places(provider string) int {
+	if m := r.member[provider]; m != nil {
+		return m.Concurrency
+	}
+	return 0
+}
+
 func (r *Router) ready(t Target) Readiness {
 	m := r.member[t.Provider]
 	if m == nil {
 		return Readiness{Kind: llm.Unavailable, Reason: fmt.Sprintf("there is no provider %q", t.Provider)}
 	}
 	if room := r.book.Room(t.Provider, t.Model, time.Now()); !room.OK {
-		return Readiness{Kind: room.Kind, Reason: t.Provider + ": " + room.Reason, Until: room.Until}
+		return Readiness{Kind: room.Kind, Reason: t.Provider + ": " + room.Reason, Until: room.Until, Dimension: room.Dimension}
 	}
 	if h := m.health(); h.Status == Down && m.Probe != nil {
 		return Readiness{Kind: llm.Unavailable, Reason: fmt.Sprintf("%s is down since %s: %s", t.Provider,
@@ -122,7 +163,18 @@ type Attempt struct {
 	finished bool
 	router   *Router
 	kind     string
+	withheld int // parts of the request that this target may not see
 	room     *quota.Reservation
+	span     *trace.Span
+	scout    *scout // waits to hear of this attempt; nil: it has heard, or there is none
+}
+
+// report tells the scout what became of the attempt; only the first report counts.
+func (a *Attempt) report(r report) {
+	if a.scout != nil {
+		a.scout.heard(r)
+		a.scout = nil
+	}
 }
 
 // Kind is the configured kind of the attempt's provider.
@@ -130,7 +182,7 @@ func (a *Attempt) Kind() string { return a.kind }
 
 // Route is the target and its reason, for the first Event and the response's headers.
 func (a *Attempt) Route() *llm.Route {
-	return &llm.Route{Provider: a.Target.Provider, Model: a.Target.Model, Rule: a.Decision.Rule, Why: a.Decision.Why}
+	return &llm.Route{Provider: a.Target.Provider, Model: a.Target.Model, Rule: a.Decision.Rule, Why: a.Decision.Why, Withheld: a.withheld}
 }
 
 // First reports the first byte of an answer: from here on, no other target is tried.
@@ -141,8 +193,16 @@ func (a *Attempt) First() {
 	a.started = true
 }
 
-// Used reports tokens; the last report counts.
-func (a *Attempt) Used(u llm.Usage) { a.usage = u }
+// Used reports tokens; the last report counts. Those of a model that answers for the vault are in that attempt's own row.
+func (a *Attempt) Used(u llm.Usage) {
+	if a.kind == vaultKind {
+		u = llm.Usage{Input: llm.Known(0), Output: llm.Known(0)}
+	}
+	a.usage = u
+}
+
+// vaultKind is the kind of the member that may ask the router itself, for a model to write its answer.
+const vaultKind = "vault"
 
 // Finished reports that the answer came to its proper end. An attempt that ends without this and without an error has
 // been abandoned by its caller.
@@ -151,10 +211,11 @@ func (a *Attempt) Finished() { a.finished = true }
 // Learn reports what a response told of rate limits.
 func (a *Attempt) Learn(limits []llm.Limit) {
 	a.room.Learn(limits, time.Now())
+	a.report(answered)
 }
 
-// Do decides and calls try for one target after another, until one has begun to answer or cannot be replaced. Around
-// each call stand: a place in the provider's line, room taken from its rate limits, a ledger row on disk before, its completion after. Errors of kind
+// Do decides and calls try for one target after another, until one has begun to answer or cannot be replaced. A target that
+// had a hiccup is tried once more, where somebody waits for the answer. Around each call stand: a place in the provider's line, room taken from its rate limits, a ledger row on disk before, its completion after. Errors of kind
 // Quota, Overload and Unavailable before the first byte come back as *llm.BusyError unless a named fallback answers.
 func (r *Router) Do(ctx context.Context, ask Ask, purpose string, try func(context.Context, *Attempt) error) error {
 	d := r.Decide(ask)
@@ -170,23 +231,59 @@ func (r *Router) Do(ctx context.Context, ask Ask, purpose string, try func(conte
 			d.Rule, d.Why = RuleFallback, fmt.Sprintf("%s; %v, so its fallback %s answers", d.Why, err, target)
 		}
 		a := &Attempt{Decision: d, Target: target, router: r}
-		if err = r.attempt(ctx, a, ask, purpose, try); err == nil || a.started || !temporary(err) {
+		err = r.attempt(ctx, a, ask, purpose, try)
+		if waitedFor[purpose] && !a.started && hiccup(err) && aMoment(ctx) {
+			a = &Attempt{Decision: d, Target: target, router: r}
+			err = r.attempt(ctx, a, ask, purpose, try)
+		}
+		if err == nil || a.started || !replaceable(err) {
 			return err
 		}
 	}
 	return err
 }
 
-func temporary(err error) bool {
+// replaceable says that another model may do what this one cannot do now, or can never do.
+func replaceable(err error) bool {
 	switch llm.KindOf(err) {
 	case llm.Quota, llm.Overload, llm.Unavailable:
 		return true
 	}
+	var e *llm.Error
+	return errors.As(err, &e) && e.TooLong
+}
+
+// hiccup says that the provider failed at once, or hung up, before it had begun to answer, and named no time to come back: the
+// same request may well succeed a moment later. Silence is no hiccup, for waiting twice as long helps nobody, and neither is a
+// 504, which is somebody else's silence. A machine on which nobody listens is down.
+func hiccup(err error) bool {
+	var e *llm.Error
+	if !errors.As(err, &e) || e.Kind != llm.Unavailable || e.Started || !e.Until.IsZero() {
+		return false
+	}
+	switch e.Status {
+	case http.StatusInternalServerError, http.StatusBadGateway:
+		return true
+	case 0:
+		return errors.Is(e.Err, io.EOF) || errors.Is(e.Err, syscall.ECONNRESET)
+	}
 	return false
 }
 
+// aMoment waits a little, of which a part is chance lest all who failed together come back together; false when ctx ends.
+func aMoment(ctx context.Context) bool {
+	t := time.NewTimer(200*time.Millisecond + rand.N(200*time.Millisecond))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 func busy(d Decision) error {
-	b := &llm.BusyError{Reason: d.Hold.Reason, Kind: d.Hold.Kind}
+	b := &llm.BusyError{Reason: d.Hold.Reason, Kind: d.Hold.Kind, Dimension: d.Hold.Dimension}
 	if d.Hold.Until != nil {
 		b.Until = *d.Hold.Until
 	}
@@ -196,18 +293,33 @@ func busy(d Decision) error {
 	return b
 }
 
-func (r *Router) attempt(ctx context.Context, a *Attempt, ask Ask, purpose string, try func(context.Context, *Attempt) error) error {
+// waitedFor are the purposes of requests whose answer somebody waits for now.
+var waitedFor = map[string]bool{"chat": true, "ask": true, "api": true, "search": true}
+
+func (r *Router) attempt(ctx context.Context, a *Attempt, ask Ask, purpose string, try func(context.Context, *Attempt) error) (err error) {
 	m := r.member[a.Target.Provider]
-	if err := m.enter(ctx); err != nil {
+	ctx, a.span = r.traced(ctx, m, a, ask, purpose)
+	defer func() { a.span.Done(err) }()
+	came := time.Now()
+	if err := m.enter(ctx, a.Target.Model, !waitedFor[purpose]); err != nil {
 		return &llm.Error{Kind: llm.Cancelled, Provider: m.Name, Message: "gave up waiting in line", Err: err}
 	}
 	defer m.leave()
+	a.span.SetSeconds(trace.Line, time.Since(came))
 	a.Provider, a.kind = m.Provider, m.Kind
-	var room quota.Room
-	if a.room, room = r.book.Reserve(m.Name, a.Target.Model, ask.Cost, time.Now()); !room.OK {
-		return &llm.BusyError{Provider: m.Name, Model: a.Target.Model, Kind: room.Kind, Until: room.Until, Reason: m.Name + ": " + room.Reason}
+	if s := m.scout(a.Target.Model); s != nil {
+		if err := s.enter(ctx, func() bool { return r.book.Knows(m.Name, a.Target.Model) }); err != nil {
+			return &llm.Error{Kind: llm.Cancelled, Provider: m.Name, Message: "gave up waiting for what the first answer tells", Err: err}
+		}
+		a.scout = s
+		defer a.report(nothing)
 	}
-	row, err := r.ledger.Begin(ctx, usage.Start{Purpose: purpose, Asked: ask.Model, Rule: a.Decision.Rule,
+	var room quota.Room
+	now := time.Now() // of the reservation and of the row: by it a killed process's requests are counted again, see quota.Recount
+	if a.room, room = r.book.Reserve(m.Name, a.Target.Model, ask.Cost, now); !room.OK {
+		return &llm.BusyError{Provider: m.Name, Model: a.Target.Model, Kind: room.Kind, Until: room.Until, Reason: m.Name + ": " + room.Reason, Dimension: room.Dimension}
+	}
+	row, err := r.ledger.Begin(ctx, usage.Start{At: now, Purpose: purpose, Asked: ask.Model, Rule: a.Decision.Rule,
 		Provider: a.Target.Provider, Model: a.Target.Model})
 	if err != nil {
 		a.room.Release(time.Now())
@@ -233,12 +345,41 @@ func (r *Router) conclude(ctx context.Context, m *member, a *Attempt, err error)
 	if !a.first.IsZero() {
 		end.FirstByte = a.first.Sub(a.row.At)
 	}
+	defer func() { a.told(end) }()
 	var e *llm.Error
 	errors.As(err, &e)
-	if e != nil && !a.started && uncounted(e.Kind) {
+	var nested *llm.BusyError
+	if m.Kind == vaultKind && (errors.As(err, &nested) || e != nil && e.Provider != m.Name) {
+		// It is the writer's fault, which has a row of its own and has been learned from.
 		a.room.Release(time.Now())
-	} else {
-		a.room.Settle(a.usage, nil, time.Now())
+		end.Outcome = usage.Failed
+		switch {
+		case nested != nil:
+			end.Outcome = usage.Busy
+		case e.Kind == llm.Cancelled || ctx.Err() != nil:
+			end.Outcome = usage.Cancelled
+		}
+		a.row.Close(end)
+		return err
+	}
+	if e != nil && e.Kind != llm.Quota && e.Kind != llm.Overload && e.Kind != llm.Cancelled {
+		defer a.report(failed)
+	} else if err == nil && a.finished {
+		defer a.report(answered)
+	}
+	refused := e != nil && !a.started && (e.Kind == llm.Quota || e.Kind == llm.Overload) && ctx.Err() == nil
+	var until time.Time
+	switch {
+	case refused:
+		until = a.room.Refused(e, time.Now())
+	case e != nil && !a.started && uncounted(e.Kind):
+		a.room.Release(time.Now())
+	default:
+		var told []llm.Limit
+		if e != nil {
+			told = e.Limits
+		}
+		a.room.Settle(a.usage, told, time.Now())
 	}
 	switch {
 	case err == nil && !a.finished, err != nil && (llm.KindOf(err) == llm.Cancelled || ctx.Err() != nil):
@@ -246,10 +387,16 @@ func (r *Router) conclude(ctx context.Context, m *member, a *Attempt, err error)
 	case err == nil:
 		r.book.Succeeded(m.Name, a.Target.Model)
 		m.heard(nil)
-	case e != nil && !a.started && (e.Kind == llm.Quota || e.Kind == llm.Overload):
+		r.judged(m, a.Target.Model, nil)
+	case refused:
 		end.Outcome = usage.Busy
-		until := r.book.Refused(m.Name, a.Target.Model, e, time.Now())
-		err = &llm.BusyError{Provider: m.Name, Model: a.Target.Model, Kind: e.Kind, Until: until, Reason: m.Name + ": " + e.Message, Err: e}
+		busy := &llm.BusyError{Provider: m.Name, Model: a.Target.Model, Kind: e.Kind, Until: until, Reason: m.Name + ": " + e.Message, Err: e}
+		for _, l := range e.Limits {
+			if l.Exhausted {
+				busy.Dimension = l.Dimension
+			}
+		}
+		err = busy
 		m.heard(nil)
 	case e != nil && !a.started && e.Kind == llm.Unavailable:
 		end.Outcome = usage.Failed
@@ -259,14 +406,18 @@ func (r *Router) conclude(ctx context.Context, m *member, a *Attempt, err error)
 		end.Outcome = usage.Failed
 		if e != nil && (e.Kind == llm.Auth || e.Kind == llm.Spend || e.Kind == llm.Unavailable) {
 			m.heard(err)
+			r.judged(m, a.Target.Model, e)
 		}
 	}
 	a.row.Close(end)
+	if r.settled != nil {
+		r.settled(m.Name)
+	}
 	return err
 }
 
-// uncounted says that a provider that refuses so has not counted the request. What fails otherwise counts (Gemini: 400 and
-// 500 "count against quota").
+// uncounted says that a provider that refuses so has not counted the request, or has told the count. What fails otherwise
+// counts (Gemini: 400 and 500 "count against quota").
 func uncounted(k llm.Kind) bool {
 	switch k {
 	case llm.Quota, llm.Overload, llm.Auth, llm.Spend, llm.NotFound:
@@ -283,19 +434,31 @@ func (r *Router) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Even
 		err := r.Do(ctx, ask, req.Purpose, func(ctx context.Context, a *Attempt) error {
 			upstream := req
 			upstream.Model = a.Target.Model
+			if r.Outside(a.Target) {
+				var err error
+				if upstream.Messages, a.withheld, err = public(req.Messages, a.Target); err != nil {
+					return err
+				}
+			}
+			told := a.span.Record(upstream.Messages)
 			for ev, err := range a.Provider.Stream(ctx, upstream) {
 				if err != nil {
 					return err
 				}
+				told.Add(ev)
 				a.Learn(ev.Limits)
 				if !a.started && (ev.Text != "" || ev.Thinking != "" || ev.Call != nil || ev.Finish != "" || ev.Citations != nil) {
 					a.First()
-					ev.Route = a.Route()
+					ev.Route = a.through(ev.Route)
+				} else if ev.Route != nil {
+					ev.Route = a.through(ev.Route)
 				}
 				if ev.Usage != nil {
 					a.Used(*ev.Usage)
 				}
 				if ev.Finish != "" {
+					a.span.SetFinish(ev.Finish)
+					told.Done(ev.Finish)
 					a.Finished()
 				}
 				if !a.started {
@@ -324,7 +487,7 @@ func (r *Router) Embed(ctx context.Context, req llm.EmbedRequest) (out llm.Embed
 	for _, text := range req.Texts {
 		cost.Input += quota.Tokens(len(text))
 	}
-	err = r.Do(ctx, Ask{Model: req.Model, Cost: cost}, req.Purpose, func(ctx context.Context, a *Attempt) error {
+	err = r.Do(ctx, Ask{Model: req.Model, Cost: cost, Embeds: true}, req.Purpose, func(ctx context.Context, a *Attempt) error {
 		e, ok := a.Provider.(llm.Embedder)
 		if !ok {
 			return &llm.Error{Kind: llm.BadRequest, Provider: a.Target.Provider, Message: "this provider makes no embeddings: name a model of one that does"}

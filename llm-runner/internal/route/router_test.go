@@ -3,11 +3,14 @@ package route
 import (
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -308,10 +311,55 @@ func TestHealthIsSeenWithinFiveSecondsOfAChange(t *testing.T) {
 		if d := r.Decide(Ask{}); d.Hold != nil {
 			t.Errorf("back: %+v", d.Hold)
 		}
-		if len(told) != 2 || told[0].Up || !told[1].Up {
+		if len(told) != 3 || !told[0].Up || !told[0].Since.IsZero() || told[1].Up || !told[2].Up {
 			t.Errorf("told %+v", told)
 		}
 	})
+}
+
+func TestARefusalForKeyOrMoneyIsToldOnceAndItsEnd(t *testing.T) {
+	groq := says("x")
+	h := newHouse(t, cloudTable, Member{Name: "groq", Cloud: true, Provider: groq}, Member{Name: "home", Provider: says("home")})
+	var told []string
+	h.refused = func(provider string, e *llm.Error) {
+		if e == nil {
+			e = &llm.Error{Kind: "fine"}
+		}
+		told = append(told, provider+" "+string(e.Kind))
+	}
+	m := h.member["groq"]
+	for _, step := range []struct {
+		model string
+		kind  llm.Kind // "" it answers
+		want  string
+	}{
+		{"", "", ""}, // that it lists its models says nothing of money
+		{"a", "", "groq fine"},
+		{"a", "", ""},
+		{"a", llm.Quota, ""},
+		{"a", llm.Auth, "groq auth"},
+		{"b", llm.Spend, ""},
+		{"b", "", ""}, // another model's requests are another matter
+		{"a", "", "groq fine"},
+		{"", llm.Auth, "groq auth"},
+		{"", "", "groq fine"},
+	} {
+		told = nil
+		var e *llm.Error
+		if step.kind != "" {
+			e = &llm.Error{Kind: step.kind}
+		}
+		h.judged(m, step.model, e)
+		if got := strings.Join(told, ","); got != step.want {
+			t.Errorf("%+v: told %q", step, got)
+		}
+	}
+	told = nil
+	groq.events, groq.err = nil, &llm.Error{Kind: llm.Spend, Status: 402, Message: "no money"}
+	ask(h, "lone") //nolint:errcheck // what it tells of the refusal counts here
+	if len(told) != 1 || told[0] != "groq spend" {
+		t.Errorf("told %q", told)
+	}
 }
 
 func TestWhatIsFoundAppearsAndDisappears(t *testing.T) {
@@ -372,5 +420,60 @@ func TestACloudThatCannotBeAskedStillOffersItsPreferredModels(t *testing.T) {
 		Members: []Member{{Name: "groq", Cloud: true, Found: true, Prefer: []string{"llama-3.3-70b-versatile"}, Provider: says("hi")}}})
 	if d := r.Decide(Ask{}); d.Targets[0] != (Target{"groq", "llama-3.3-70b-versatile"}) {
 		t.Errorf("%+v", d)
+	}
+}
+
+func TestAHiccupIsTriedOnceMoreWhereSomebodyWaits(t *testing.T) {
+	for _, x := range []struct {
+		name    string
+		err     *llm.Error
+		purpose string
+		calls   int64
+	}{
+		{"500", &llm.Error{Kind: llm.Unavailable, Status: 500}, "api", 2},
+		{"502", &llm.Error{Kind: llm.Unavailable, Status: 502}, "chat", 2},
+		{"hung up", &llm.Error{Kind: llm.Unavailable, Err: io.EOF}, "ask", 2},
+		{"reset", &llm.Error{Kind: llm.Unavailable, Err: os.NewSyscallError("read", syscall.ECONNRESET)}, "api", 2},
+		{"a job has attempts of its own", &llm.Error{Kind: llm.Unavailable, Status: 500}, "job", 1},
+		{"silence", &llm.Error{Kind: llm.Unavailable, Message: "no answer for 30s"}, "api", 1},
+		{"somebody else's silence", &llm.Error{Kind: llm.Unavailable, Status: 504}, "api", 1},
+		{"nobody listens", &llm.Error{Kind: llm.Unavailable, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, "api", 1},
+		{"a time is told", &llm.Error{Kind: llm.Unavailable, Status: 500, Until: time.Now().Add(time.Hour)}, "api", 1},
+		{"overload", &llm.Error{Kind: llm.Overload, Status: 503}, "api", 1},
+		{"a bad request", &llm.Error{Kind: llm.BadRequest, Status: 400}, "api", 1},
+		{"in the middle", &llm.Error{Kind: llm.Unavailable, Status: 500, Started: true}, "api", 1},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				groq := &answers{err: x.err}
+				h := newHouse(t, cloudTable, Member{Name: "groq", Cloud: true, Provider: groq}, Member{Name: "home", Provider: says("home")})
+				began := time.Now()
+				_, err := llm.Collect(h.Stream(t.Context(), llm.Request{Model: "lone", Purpose: x.purpose}))
+				if err == nil || groq.calls.Load() != x.calls {
+					t.Errorf("%d calls, want %d: %v", groq.calls.Load(), x.calls, err)
+				}
+				if took := time.Since(began); took > 400*time.Millisecond || x.calls == 2 && took < 200*time.Millisecond {
+					t.Errorf("it took %s", took)
+				}
+			})
+		})
+	}
+}
+
+func TestWhatIsTooLongForOneModelGoesToTheFallbackThatIsNamed(t *testing.T) {
+	groq := &answers{err: &llm.Error{Kind: llm.BadRequest, Status: 400, TooLong: true}}
+	h := newHouse(t, cloudTable, Member{Name: "groq", Cloud: true, Provider: groq}, Member{Name: "home", Provider: says("home")})
+	if a, err := ask(h, "big"); err != nil || a.Route.Provider != "home" || a.Route.Rule != RuleFallback {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if _, err := ask(h, "lone"); llm.KindOf(err) != llm.BadRequest {
+		t.Errorf("nobody else is named: %v", err)
+	}
+	groq.err = &llm.Error{Kind: llm.BadRequest, Status: 400}
+	if _, err := ask(h, "big"); llm.KindOf(err) != llm.BadRequest {
+		t.Errorf("a request that nobody can answer: %v", err)
+	}
+	if got := h.rows(t); got != "groq/cloud/error home/fallback/ok groq/cloud/error groq/cloud/error" {
+		t.Errorf("ledger: %s", got)
 	}
 }

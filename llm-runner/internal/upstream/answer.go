@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -46,11 +47,11 @@ var ErrPage = errors.New("a web page came instead of an answer; check the provid
 func Broken(err error) error { return fmt.Errorf("the answer broke off before its end: %w", err) }
 
 // Failed returns err as the error that a provider yields about model: the *llm.Error in its chain, or else one of kind
-// Unavailable. started says that some of the answer had been yielded.
+// Unavailable about an answer that came under status 200 and was none. started says that some of the answer had been yielded.
 func (c *Client) Failed(err error, model string, started bool) *llm.Error {
 	var e *llm.Error
 	if !errors.As(err, &e) {
-		e = &llm.Error{Kind: llm.Unavailable, Message: err.Error(), Err: err}
+		e = &llm.Error{Kind: llm.Unavailable, Status: http.StatusOK, Message: err.Error(), Err: err}
 	}
 	e.Model, e.Started = model, started
 	return c.Refused(e)

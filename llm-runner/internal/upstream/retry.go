@@ -66,7 +66,7 @@ func (c *Client) Refused(e *llm.Error) *llm.Error {
 }
 
 // keyHeaders are where clients keep their keys.
-var keyHeaders = []string{"Authorization", "X-Api-Key", "X-Goog-Api-Key"}
+var keyHeaders = []string{"Authorization", "X-Api-Key", "X-Goog-Api-Key", "Api-Key"}
 
 // keys returns the secrets in the client's headers. A key of a few characters is no secret, and replacing it everywhere
 // would garble messages.

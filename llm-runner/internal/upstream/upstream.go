@@ -60,16 +60,37 @@ func New(name, base string, header http.Header, timeout time.Duration) *Client {
 	}
 }
 
+// A Dialer makes connections, as net.Dialer.DialContext does.
+type Dialer = func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Over has c make its connections with dial from now on; nil changes nothing. It returns c, and is called before the first
+// request.
+func (c *Client) Over(dial Dialer) *Client {
+	if dial != nil {
+		c.http.Transport.(*http.Transport).DialContext = dial
+	}
+	return c
+}
+
 // CloseIdle closes connections that nobody uses.
 func (c *Client) CloseIdle() { c.http.CloseIdleConnections() }
 
-// Do sends a request and returns the response, whatever its status; body nil means GET. The response's body ends with
-// an error when the upstream is silent for longer than Timeout or ctx ends. The caller closes it.
+// Do is Send by POST, or by GET where body is nil.
 func (c *Client) Do(ctx context.Context, path string, header http.Header, body []byte) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	method, rd := http.MethodGet, io.Reader(nil)
+	method := http.MethodGet
 	if body != nil {
-		method, rd = http.MethodPost, bytes.NewReader(body)
+		method = http.MethodPost
+	}
+	return c.Send(ctx, method, path, header, body)
+}
+
+// Send sends a request and returns the response, whatever its status; body nil means none. The response's body ends with
+// an error when the upstream is silent for longer than Timeout or ctx ends. The caller closes it.
+func (c *Client) Send(ctx context.Context, method, path string, header http.Header, body []byte) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	rd := io.Reader(nil)
+	if body != nil {
+		rd = bytes.NewReader(body)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.Base+path, rd)
 	if err != nil {
@@ -89,19 +110,19 @@ func (c *Client) Do(ctx context.Context, path string, header http.Header, body [
 	resp, err := c.http.Do(req)
 	if err != nil {
 		silence.Stop()
-		err = c.failure(ctx, err)
+		e := c.failure(ctx, err)
 		cancel(nil)
-		return nil, err
+		return nil, e
 	}
 	silence.Stop() // until the body is read: a caller that takes its time is not the upstream's silence
-	resp.Body = &watchedBody{body: resp.Body, client: c, ctx: ctx, cancel: cancel, silence: silence}
+	resp.Body = &watchedBody{body: resp.Body, status: resp.StatusCode, client: c, ctx: ctx, cancel: cancel, silence: silence}
 	return resp, nil
 }
 
 var errSilent = errors.New("upstream silent for too long")
 
 // failure turns a transport error into an *llm.Error that names neither URL nor key.
-func (c *Client) failure(ctx context.Context, err error) error {
+func (c *Client) failure(ctx context.Context, err error) *llm.Error {
 	e := &llm.Error{Kind: llm.Unavailable, Provider: c.Name, Err: err}
 	var dns *net.DNSError
 	var op *net.OpError
@@ -145,6 +166,7 @@ func ErrorBody(resp *http.Response) []byte {
 // A watchedBody gives up when the upstream is silent for too long, and says why reading ended.
 type watchedBody struct {
 	body    io.ReadCloser
+	status  int
 	client  *Client
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
@@ -156,7 +178,11 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.body.Read(p)
 	b.silence.Stop() // a slow reader on our side is not the upstream's silence
 	if err != nil && err != io.EOF {
-		err = b.client.failure(b.ctx, err)
+		e := b.client.failure(b.ctx, err)
+		if e.Kind == llm.Unavailable {
+			e.Status = b.status // somebody had answered
+		}
+		err = e
 	}
 	return n, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -132,5 +133,25 @@ func TestFailuresAreTyped(t *testing.T) {
 	broken := upstream.New("broken", "http://exa mple", nil, 0)
 	if _, err := broken.Do(t.Context(), "/", nil, nil); llm.KindOf(err) != llm.BadRequest {
 		t.Errorf("a bad address: %v", err)
+	}
+}
+
+func TestConnectionsCanBeMadeByAnother(t *testing.T) {
+	c := serve(t, 0, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Host) })
+	at := strings.TrimPrefix(c.Base, "http://")
+	there := upstream.New("there", "http://there.test", nil, 0).Over(func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address != "there.test:80" {
+			t.Errorf("dialed %s", address)
+		}
+		return new(net.Dialer).DialContext(ctx, network, at)
+	})
+	defer there.CloseIdle()
+	resp, err := there.Do(t.Context(), "/", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "there.test" {
+		t.Errorf("%s, %v", b, err)
 	}
 }

@@ -51,25 +51,88 @@ type books struct {
 	mu    sync.Mutex
 	day   string
 	today map[string]Totals // by provider
-	since map[Series]Totals // since the process started
+	since map[Series]Tally  // since the process started
 }
 
 // A Series is what metrics are told apart by.
 type Series struct{ Provider, Model string }
 
+// mostSeries is how many series are told apart; a caller may name any model of a provider. Beyond them all are of the model otherModel.
+const (
+	mostSeries = 200
+	otherModel = "(other)"
+)
+
+// A Tally is what metrics tell of a series.
+type Tally struct {
+	Totals
+	Kinds map[llm.Kind]int64 // of errors and of refusals that pass
+	Total Histogram          // of whole answers
+	First Histogram          // until the first byte
+}
+
+// Bounds are the upper bounds of a Histogram's buckets, in seconds.
+var Bounds = [...]float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300}
+
+// A Histogram counts durations.
+type Histogram struct {
+	Count   uint64
+	Seconds float64             // the sum
+	Upto    [len(Bounds)]uint64 // those of at most each of Bounds
+}
+
+func (h *Histogram) add(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	h.Count++
+	h.Seconds += d.Seconds()
+	for i, bound := range Bounds {
+		if d.Seconds() <= bound {
+			h.Upto[i]++
+		}
+	}
+}
+
+func (t *Tally) add(e End, cost llm.Count) {
+	t.Totals.add(e, cost)
+	t.First.add(e.FirstByte)
+	switch e.Outcome {
+	case OK:
+		t.Total.add(e.Total)
+	case Failed, Busy:
+		t.Kinds = maps.Clone(t.Kinds) // readers have the other one
+		if t.Kinds == nil {
+			t.Kinds = map[llm.Kind]int64{}
+		}
+		t.Kinds[llm.KindOf(e.Err)]++
+	}
+}
+
 func day(t time.Time) string { return t.Local().Format(time.DateOnly) }
 
-func (b *books) load(ctx context.Context, d *db.DB, now time.Time) error {
+// totals sums the local day of now by provider, as it stands in the ledger.
+func totals(ctx context.Context, d *db.DB, now time.Time) (map[string]Totals, error) {
 	y, m, dd := now.Local().Date()
 	days, err := Days(ctx, d, time.Date(y, m, dd, 0, 0, 0, 0, now.Local().Location()))
-	if err != nil {
-		return err
-	}
-	b.day, b.today, b.since = day(now), map[string]Totals{}, map[Series]Totals{}
+	all := map[string]Totals{}
 	for _, x := range days {
-		b.today[x.Provider] = x.Totals
+		all[x.Provider] = x.Totals
 	}
-	return nil
+	return all, err
+}
+
+func (b *books) load(ctx context.Context, d *db.DB, now time.Time) error {
+	today, err := totals(ctx, d, now)
+	b.since = map[Series]Tally{}
+	b.replace(today, now)
+	return err
+}
+
+func (b *books) replace(today map[string]Totals, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.day, b.today = day(now), today
 }
 
 func (b *books) add(s Start, e End, cost llm.Count) {
@@ -80,9 +143,13 @@ func (b *books) add(s Start, e End, cost llm.Count) {
 	t.add(e, cost)
 	b.today[s.Provider] = t
 	k := Series{s.Provider, s.Model}
-	t = b.since[k]
-	t.add(e, cost)
-	b.since[k] = t
+	tally, known := b.since[k]
+	if !known && len(b.since) >= mostSeries {
+		k.Model = otherModel
+		tally = b.since[k]
+	}
+	tally.add(e, cost)
+	b.since[k] = tally
 }
 
 // turn begins a new page at midnight.
@@ -101,7 +168,7 @@ func (l *Ledger) Today() map[string]Totals {
 }
 
 // Since returns the sums since the ledger was opened, by provider and model.
-func (l *Ledger) Since() map[Series]Totals {
+func (l *Ledger) Since() map[Series]Tally {
 	l.books.mu.Lock()
 	defer l.books.mu.Unlock()
 	return maps.Clone(l.books.since)

@@ -5,6 +5,7 @@ package usage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,6 +56,9 @@ type Attempt struct {
 // ID is the row's primary key.
 func (a *Attempt) ID() int64 { return a.id }
 
+// Cost is what the attempt costs if it has used u, in micro-USD.
+func (a *Attempt) Cost(u llm.Usage) llm.Count { return a.ledger.prices.Cost(a.Provider, a.Model, u) }
+
 // Close completes the row. Only the first call counts; it does not wait for the disk.
 func (a *Attempt) Close(e End) {
 	if a.ended.Swap(true) {
@@ -71,7 +75,7 @@ type Ledger struct {
 	db     *db.DB
 	prices Prices
 	books  books
-	nextID atomic.Int64
+	ids    ids
 
 	mu      sync.Mutex
 	queue   []entry // in the order in which they came
@@ -82,7 +86,8 @@ type Ledger struct {
 	wake    chan struct{} // capacity 1: a beginning waits
 	due     chan struct{} // capacity 1: completions have waited long enough
 
-	writing sync.Mutex // held by the one who writes
+	slow    atomic.Bool // the last commit was sluggish: Run makes the next one
+	writing sync.Mutex  // held by the one who writes
 	writer  writer
 	backlog []entry // refused by the disk so far
 	late    []entry // completions that wait for company
@@ -98,32 +103,35 @@ type entry struct {
 // maxBacklog bounds what is kept in memory while the disk refuses (full, read-only): beyond it the oldest rows are lost.
 const maxBacklog = 20_000
 
-// Open returns the ledger in d and closes the rows that a dead process left open. Rows are written while Run runs.
+// Open returns the ledger in d and closes the rows that a dead process left open (in a shared database Adopt does). Rows are
+// written while Run runs.
 func Open(ctx context.Context, d *db.DB, prices Prices) (*Ledger, error) {
 	l := &Ledger{db: d, prices: prices, wake: make(chan struct{}, 1), due: make(chan struct{}, 1), writer: writer{db: d}}
 	next, err := recoverRows(ctx, d)
 	if err != nil {
 		return nil, err
 	}
-	l.nextID.Store(next)
+	if l.ids.last.Store(next); d.Shared() {
+		l.ids.share()
+	}
 	if err := l.books.load(ctx, d, time.Now()); err != nil {
 		return nil, err
 	}
 	return l, nil
 }
 
-// Begin writes the row of an attempt and returns once it is on disk. While the disk refuses, it returns at once and the
-// row waits in memory: answering goes on, and Broken says why the books do not.
+// Begin writes the row of an attempt and returns once it is on disk. While the disk refuses, it returns at once, and when
+// it hangs, after patience; the row waits in memory: answering goes on, and Broken says why the books do not.
 func (l *Ledger) Begin(ctx context.Context, s Start) (*Attempt, error) {
 	if s.At.IsZero() {
 		s.At = time.Now()
 	}
-	a := &Attempt{Start: s, id: l.nextID.Add(1), ledger: l}
+	a := &Attempt{Start: s, id: l.ids.next(time.Now()), ledger: l}
 	done := make(chan struct{})
 	if !l.post(entry{attempt: a, done: done}) {
 		return nil, errors.New("ledger is closed")
 	}
-	if l.writing.TryLock() {
+	if !l.slow.Load() && l.writing.TryLock() {
 		l.write(false)
 		l.writing.Unlock()
 	}
@@ -131,11 +139,32 @@ func (l *Ledger) Begin(ctx context.Context, s Start) (*Attempt, error) {
 	select {
 	case <-done:
 		return a, nil
+	default:
+	}
+	hangs := time.NewTimer(patience)
+	defer hangs.Stop()
+	select {
+	case <-done:
+		return a, nil
+	case <-hangs.C:
+		l.mu.Lock()
+		l.broken = errHangs
+		l.mu.Unlock()
+		return a, nil
 	case <-ctx.Done():
 		a.Close(End{Outcome: Cancelled, Err: ctx.Err()})
 		return nil, ctx.Err()
 	}
 }
+
+// patience is how long an attempt waits for a disk that hangs, and sluggish how long a commit may take until nobody who wants
+// to begin makes one himself: a checkpoint on a disk whose syncs take a second takes some of them.
+const (
+	patience = 2 * time.Second
+	sluggish = 250 * time.Millisecond
+)
+
+var errHangs = fmt.Errorf("write ledger: the disk has not answered for %s", patience)
 
 // Broken returns why rows cannot be written at present, or nil.
 func (l *Ledger) Broken() error {
@@ -184,11 +213,17 @@ const (
 	maxLate = 256
 
 	settleEvery = time.Minute
+	again       = time.Second // until a disk that refused is asked once more, where nobody else writes before
 )
 
 // Run writes what Begin leaves over until ctx ends, then writes what is left and returns.
 func (l *Ledger) Run(ctx context.Context) error {
 	var settled time.Time
+	if l.db.Shared() {
+		var others sync.WaitGroup
+		others.Go(func() { l.refresh(ctx) })
+		defer others.Wait()
+	}
 	for {
 		all := false
 		select {
@@ -238,13 +273,16 @@ func (l *Ledger) write(all bool) bool {
 	if len(batch) == 0 {
 		return false
 	}
+	began := time.Now()
 	err := l.writer.commit(batch)
+	l.slow.Store(time.Since(began) > sluggish)
 	l.mu.Lock()
 	l.broken = err
 	l.mu.Unlock()
 	l.backlog = nil
 	if err != nil {
 		l.backlog = batch[max(0, len(batch)-maxBacklog):]
+		time.AfterFunc(again, func() { signal(l.due) })
 	}
 	for _, e := range begun {
 		close(e.done)

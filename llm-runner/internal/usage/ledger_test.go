@@ -19,6 +19,12 @@ func open(t testing.TB, path string) (*db.DB, *Ledger, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return run(t, d)
+}
+
+// run opens the ledger in d as open does.
+func run(t testing.TB, d *db.DB) (*db.DB, *Ledger, func()) {
+	t.Helper()
 	l, err := Open(context.Background(), d, Prices{"groq": {Input: 1, Output: 2}})
 	if err != nil {
 		t.Fatal(err)
@@ -128,6 +134,38 @@ func TestAnsweringGoesOnWhileTheDiskRefuses(t *testing.T) {
 	}
 }
 
+func TestWhatTheDiskRefusedIsWrittenWithoutAnotherAttempt(t *testing.T) {
+	d, l, stop := open(t, filepath.Join(t.TempDir(), db.Name))
+	defer d.Close()
+	defer stop()
+	if _, err := d.Writer().Exec("PRAGMA query_only = 1"); err != nil {
+		t.Fatal(err)
+	}
+	a, err := l.Begin(t.Context(), Start{Provider: "groq", Model: "llama"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Close(End{Outcome: OK})
+	if x := d.Trouble(); x == nil || x.Fault != db.ReadOnly {
+		t.Errorf("%+v", x)
+	}
+	if _, err := d.Writer().Exec("PRAGMA query_only = 0"); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		rows, err := Recent(t.Context(), d, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(rows) == 1 && rows[0].Outcome == OK && l.Broken() == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v, %v", rows, l.Broken())
+		}
+	}
+}
+
 func TestDaysSumAndRank(t *testing.T) {
 	d, l, stop := open(t, filepath.Join(t.TempDir(), db.Name))
 	defer d.Close()
@@ -205,4 +243,44 @@ func attempt(b *testing.B, l *Ledger) {
 		b.Fatal(err)
 	}
 	a.Close(End{Outcome: OK, Total: time.Millisecond, Usage: llm.Usage{Input: llm.Known(10), Output: llm.Known(5)}})
+}
+
+func TestTypicalIsTheMedianOfWhatEndedWell(t *testing.T) {
+	d, l, stop := open(t, filepath.Join(t.TempDir(), db.Name))
+	defer d.Close()
+	for _, x := range []struct {
+		model, purpose string
+		outcome        Outcome
+		took           time.Duration
+	}{
+		{"a", "job", OK, 9 * time.Second}, {"a", "chat", OK, 2 * time.Second}, {"a", "job", OK, 3 * time.Second},
+		{"a", "job", Failed, time.Millisecond}, {"a", "embed", OK, time.Millisecond}, {"a", "embed", OK, time.Millisecond},
+		{"seldom", "job", OK, time.Second}, {"seldom", "job", OK, time.Second},
+	} {
+		a, err := l.Begin(t.Context(), Start{Purpose: x.purpose, Provider: "p", Model: x.model})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Close(End{Outcome: x.outcome, Total: x.took})
+	}
+	stop()
+	all, err := Typical(t.Context(), d)
+	if err != nil || len(all) != 1 || all[Target{"p", "a"}] != 3*time.Second {
+		t.Errorf("%v, %v", all, err)
+	}
+}
+
+func TestMetricsOfALedgerAreBounded(t *testing.T) {
+	var b books
+	b.since, b.today = map[Series]Tally{}, map[string]Totals{}
+	for i := range 2 * mostSeries {
+		b.add(Start{Provider: "p", Model: strconv.Itoa(i)}, End{Outcome: Failed, Err: &llm.Error{Kind: llm.NotFound}, FirstByte: 2 * time.Second}, llm.Count{})
+	}
+	other := b.since[Series{"p", otherModel}]
+	if len(b.since) != mostSeries+1 || other.Requests != mostSeries || other.Kinds[llm.NotFound] != mostSeries {
+		t.Errorf("%d series; the others have %+v", len(b.since), other)
+	}
+	if h := other.First; h.Count != mostSeries || h.Upto[3] != 0 || h.Upto[4] != mostSeries || other.Total.Count != 0 {
+		t.Errorf("%+v", h)
+	}
 }

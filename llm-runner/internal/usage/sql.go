@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/db"
@@ -11,16 +12,20 @@ import (
 )
 
 const (
-	insertStart = `INSERT INTO attempts (id, started_at, purpose, asked, rule, provider, model) VALUES (?,?,?,?,?,?,?)
+	insertStart = `INSERT INTO attempts (id, started_at, purpose, asked, rule, provider, model, worker) VALUES (?,?,?,?,?,?,?,?)
 		ON CONFLICT (id) DO NOTHING`
 	updateEnd = `UPDATE attempts SET outcome=?, error=?, first_byte_us=?, total_us=?, input_tokens=?, output_tokens=?,
 		cached_tokens=?, thinking_tokens=?, cost_micro_usd=? WHERE id=?`
 )
 
-// recoverRows marks the rows that a dead process left open and returns the highest id.
+// recoverRows marks the rows that a dead process left open and returns the highest id. In shared books open rows may be those
+// of living processes.
 func recoverRows(ctx context.Context, d *db.DB) (last int64, err error) {
+	if d.Shared() {
+		return 0, nil
+	}
 	err = d.Tx(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `UPDATE attempts SET outcome=?, error='the program ended meanwhile'
+		if _, err := tx.ExecContext(ctx, `UPDATE attempts SET outcome=?, error=`+meanwhile+`
 			WHERE id > (SELECT settled FROM attempts_mark) AND outcome=?`, Interrupted, Unfinished); err != nil {
 			return err
 		}
@@ -36,8 +41,22 @@ func recoverRows(ctx context.Context, d *db.DB) (last int64, err error) {
 	return last, nil
 }
 
+const meanwhile = `'the program ended meanwhile'`
+
+// adopt marks the rows that a dead process left open in shared books.
+func adopt(ctx context.Context, d *db.DB, worker string) error {
+	_, err := d.Writer().ExecContext(ctx, `UPDATE attempts SET outcome=?, error=`+meanwhile+` WHERE outcome='open' AND worker=?`, Interrupted, worker)
+	if err != nil {
+		return fmt.Errorf("adopt ledger of %s: %w", worker, err)
+	}
+	return nil
+}
+
 // settle moves the mark up to the oldest open row, so that the next start need not look at what lies before it.
 func settle(ctx context.Context, d *db.DB) error {
+	if d.Shared() {
+		return nil
+	}
 	_, err := d.Writer().ExecContext(ctx, `UPDATE attempts_mark SET settled = coalesce(
 		(SELECT min(id) - 1 FROM attempts WHERE id > settled AND outcome=?), (SELECT max(id) FROM attempts), 0)`, Unfinished)
 	if err != nil {
@@ -49,6 +68,9 @@ func settle(ctx context.Context, d *db.DB) error {
 // firstSince returns the id of the first row at or after a moment: rows are written in the order of time, but for a clock
 // that is set back, which moves the edge of a sum by as much.
 func firstSince(ctx context.Context, d *db.DB, since time.Time) (int64, error) {
+	if d.Shared() {
+		return idAt(since), nil
+	}
 	var low, high int64
 	if err := d.Read().QueryRowContext(ctx, `SELECT coalesce(min(id), 1), coalesce(max(id), 0) + 1 FROM attempts`).Scan(&low, &high); err != nil {
 		return 0, fmt.Errorf("read ledger: %w", err)
@@ -68,6 +90,9 @@ func firstSince(ctx context.Context, d *db.DB, since time.Time) (int64, error) {
 	return low, nil
 }
 
+// giveUp is when a database server that does not answer counts as one that refuses.
+const giveUp = 5 * time.Second
+
 // A writer keeps the two statements prepared on the database's writing connection.
 type writer struct {
 	db         *db.DB
@@ -81,8 +106,15 @@ func (w *writer) close() {
 	}
 }
 
-func (w *writer) commit(batch []entry) error {
+func (w *writer) commit(batch []entry) error { return w.db.Noted(w.write(batch)) }
+
+func (w *writer) write(batch []entry) error {
 	ctx := context.Background() // a batch that was begun is finished, also while stopping
+	if w.db.Shared() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, giveUp)
+		defer cancel()
+	}
 	if w.start == nil {
 		start, err := w.db.Writer().PrepareContext(ctx, insertStart)
 		if err != nil {
@@ -96,7 +128,7 @@ func (w *writer) commit(batch []entry) error {
 		w.start, w.end = start, end
 	}
 	if len(batch) == 1 { // a statement on its own is a transaction on its own, at a third of the price
-		if err := writeEntry(ctx, w.start, w.end, batch[0]); err != nil {
+		if err := writeEntry(ctx, w.start, w.end, w.db.Worker(), batch[0]); err != nil {
 			return fmt.Errorf("write ledger: %w", err)
 		}
 		return nil
@@ -104,7 +136,7 @@ func (w *writer) commit(batch []entry) error {
 	err := w.db.Tx(ctx, func(tx *sql.Tx) error {
 		start, end := tx.StmtContext(ctx, w.start), tx.StmtContext(ctx, w.end)
 		for _, e := range batch {
-			if err := writeEntry(ctx, start, end, e); err != nil {
+			if err := writeEntry(ctx, start, end, w.db.Worker(), e); err != nil {
 				return err
 			}
 		}
@@ -116,10 +148,10 @@ func (w *writer) commit(batch []entry) error {
 	return nil
 }
 
-func writeEntry(ctx context.Context, start, end *sql.Stmt, e entry) error {
+func writeEntry(ctx context.Context, start, end *sql.Stmt, worker string, e entry) error {
 	a := e.attempt
 	if e.end == nil {
-		_, err := start.ExecContext(ctx, a.id, a.At.UnixMilli(), a.Purpose, a.Asked, a.Rule, a.Provider, a.Model)
+		_, err := start.ExecContext(ctx, a.id, a.At.UnixMilli(), a.Purpose, a.Asked, a.Rule, a.Provider, a.Model, worker)
 		return err
 	}
 	u := e.end.Usage
@@ -165,10 +197,13 @@ type Row struct {
 }
 
 // Recent returns the newest n attempts, newest first.
-func Recent(ctx context.Context, d *db.DB, n int) ([]Row, error) {
+func Recent(ctx context.Context, d *db.DB, n int) ([]Row, error) { return newest(ctx, d, 0, n) }
+
+// newest returns the newest n of the attempts from an id on, newest first.
+func newest(ctx context.Context, d *db.DB, from int64, n int) ([]Row, error) {
 	rows, err := d.Read().QueryContext(ctx, `SELECT id, started_at, purpose, asked, rule, provider, model, outcome, error,
 		coalesce(first_byte_us,0), coalesce(total_us,0), input_tokens, output_tokens, cached_tokens, thinking_tokens, cost_micro_usd
-		FROM attempts ORDER BY id DESC LIMIT ?`, n)
+		FROM attempts WHERE id >= ? ORDER BY id DESC LIMIT ?`, from, n)
 	if err != nil {
 		return nil, fmt.Errorf("read ledger: %w", err)
 	}
@@ -191,6 +226,47 @@ func Recent(ctx context.Context, d *db.DB, n int) ([]Row, error) {
 	return all, rows.Err()
 }
 
+// Last returns the attempts that began in the time before the youngest one began, newest first.
+func Last(ctx context.Context, d *db.DB, before time.Duration) ([]Row, error) {
+	last, err := Recent(ctx, d, 1)
+	if err != nil || len(last) == 0 {
+		return nil, err
+	}
+	first, err := firstSince(ctx, d, last[0].At.Add(-before))
+	if err != nil {
+		return nil, err
+	}
+	return newest(ctx, d, first, math.MaxInt32)
+}
+
+// A Target is a model on a provider.
+type Target struct{ Provider, Model string }
+
+// Typical is what an answer of each model took of late: the median over those of the newest 2,000 attempts that ended well.
+// A model with fewer than three is left out.
+func Typical(ctx context.Context, d *db.DB) (map[Target]time.Duration, error) {
+	rows, err := d.Read().QueryContext(ctx, `
+		WITH a AS (SELECT * FROM attempts ORDER BY id DESC LIMIT 2000), b AS (
+		  SELECT provider, model, total_us, row_number() OVER (PARTITION BY provider, model ORDER BY total_us) AS place,
+		    count(*) OVER (PARTITION BY provider, model) AS good
+		  FROM a WHERE outcome = 'ok' AND purpose <> 'embed' AND total_us IS NOT NULL)
+		SELECT provider, model, total_us FROM b WHERE good >= 3 AND place = (good+1)/2`)
+	if err != nil {
+		return nil, fmt.Errorf("read ledger: %w", err)
+	}
+	defer rows.Close()
+	all := map[Target]time.Duration{}
+	for rows.Next() {
+		var t Target
+		var us int64
+		if err := rows.Scan(&t.Provider, &t.Model, &us); err != nil {
+			return nil, fmt.Errorf("read ledger: %w", err)
+		}
+		all[t] = time.Duration(us) * time.Microsecond
+	}
+	return all, rows.Err()
+}
+
 // A Day is the sum of one provider's attempts on one day of the local time zone.
 type Day struct {
 	Day      string    `json:"day"` // 2026-11-22
@@ -206,17 +282,20 @@ func Days(ctx context.Context, d *db.DB, since time.Time) ([]Day, error) {
 	if err != nil {
 		return nil, err
 	}
+	day := "date(started_at/1000, 'unixepoch', 'localtime')"
+	if d.Shared() {
+		day = dayOf(since, time.Now())
+	}
 	rows, err := d.Read().QueryContext(ctx, `
-		WITH a AS (
-		  SELECT *, date(started_at/1000, 'unixepoch', 'localtime') AS day,
-		    row_number() OVER (PARTITION BY date(started_at/1000, 'unixepoch', 'localtime'), provider ORDER BY outcome<>'ok', total_us) AS rank,
-		    sum(outcome='ok') OVER (PARTITION BY date(started_at/1000, 'unixepoch', 'localtime'), provider) AS good
-		  FROM attempts WHERE id >= ?)
-		SELECT day, provider, count(*), sum(outcome='error'), sum(outcome='busy'), sum(outcome='cancelled'),
+		WITH a AS (SELECT *, `+day+` AS day FROM attempts WHERE id >= ?), b AS (
+		  SELECT *, row_number() OVER (PARTITION BY day, provider ORDER BY outcome<>'ok', total_us) AS place,
+		    count(*) FILTER (WHERE outcome='ok') OVER (PARTITION BY day, provider) AS good FROM a)
+		SELECT day, provider, count(*), count(*) FILTER (WHERE outcome='error'), count(*) FILTER (WHERE outcome='busy'),
+		  count(*) FILTER (WHERE outcome='cancelled'),
 		  coalesce(sum(input_tokens),0), coalesce(sum(output_tokens),0), coalesce(sum(cost_micro_usd),0),
-		  max(CASE WHEN outcome='ok' AND rank = (good+1)/2 THEN total_us END)/1000,
-		  max(CASE WHEN outcome='ok' AND rank = max(1, (good*95+99)/100) THEN total_us END)/1000
-		FROM a GROUP BY day, provider ORDER BY day, provider`, first)
+		  max(CASE WHEN outcome='ok' AND place = (good+1)/2 THEN total_us END)/1000,
+		  max(CASE WHEN outcome='ok' AND place = (good*95+99)/100 THEN total_us END)/1000
+		FROM b GROUP BY day, provider ORDER BY day, provider`, first)
 	if err != nil {
 		return nil, fmt.Errorf("sum ledger: %w", err)
 	}

@@ -62,12 +62,12 @@ func (s *Site) loadPages() (map[string]*template.Template, error) {
 			}
 			return "/static/" + name + "?v=" + a.version, nil
 		},
-	}).Option("missingkey=error").ParseFS(files, "templates/layout.html", "templates/parts.html", "templates/message.html", "templates/jobs.html")
+	}).Option("missingkey=error").ParseFS(files, "templates/layout.html", "templates/parts.html", "templates/message.html", "templates/jobs.html", "templates/agentparts.html")
 	if err != nil {
 		return nil, fmt.Errorf("read templates: %w", err)
 	}
 	pages := map[string]*template.Template{"parts": shared}
-	for _, name := range []string{"chat", "note", "usage", "health", "queue", "job", "newjob", "error"} {
+	for _, name := range []string{"chat", "note", "usage", "health", "queue", "job", "newjob", "library", "progress", "memory", "runs", "run", "tools", "agents", "agent", "agentrun", "error"} {
 		own, err := template.Must(shared.Clone()).ParseFS(files, "templates/"+name+".html")
 		if err != nil {
 			return nil, fmt.Errorf("read template %s: %w", name, err)

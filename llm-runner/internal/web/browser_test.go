@@ -5,11 +5,13 @@ package web
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
 	"home.arpa/lab/llm-runner/internal/chat"
+	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/test/browsertest"
 )
 
@@ -101,6 +103,51 @@ func TestAConversationInABrowser(t *testing.T) {
 	x.Run(chromedp.NavigateBack())
 	x.Until(`location.pathname === '/chats/1'`)
 
+	for _, tab := range []*browsertest.Tab{x, y} {
+		for _, w := range tab.Complaints() {
+			if !strings.Contains(w, "/events") && !strings.Contains(w, "ERR_") { // the line that the test broke
+				t.Errorf("console: %s", w)
+			}
+		}
+	}
+}
+
+// Nobody clicks: what was held goes on when there is room.
+func TestAHeldAnswerGoesOnInABrowser(t *testing.T) {
+	b := browsertest.Start(t)
+	r := durableRig(t)
+	x := b.Tab(t)
+	x.Run(chromedp.Navigate(r.server.URL+"/"), chromedp.WaitReady(chromedp.CSS("html.scripted")), chromedp.SendKeys(chromedp.CSS("#ask"), "Anybody there?\r"))
+	held := func(until time.Time) {
+		t.Helper()
+		(<-r.puppet.asked).fail <- &llm.BusyError{Provider: "groq", Kind: llm.Quota, Reason: "groq: all 30 requests/minute used up", Until: until}
+		x.State(string(chat.Held))
+	}
+	held(time.Now().Add(2 * time.Second))
+	x.Until(`document.querySelector('.state').innerText.includes('It goes on by itself at') && document.querySelector('#send').innerText === 'Send'`)
+	y := b.Tab(t) // opened while it waits
+	y.Run(chromedp.Navigate(r.server.URL+"/chats/1"), chromedp.WaitReady(chromedp.CSS("html.scripted")))
+	r.server.CloseClientConnections() // and the line comes back
+	p := <-r.puppet.asked
+	p.text("Yes, ")
+	x.Says("Yes,")
+	x.State(string(chat.Streaming))
+	p.text("now.")
+	p.done()
+	for _, tab := range []*browsertest.Tab{x, y} {
+		tab.Says("Yes, now.")
+		tab.State(string(chat.Finished))
+	}
+
+	// A person may ask at once, or have it wait no longer.
+	x.Run(chromedp.SendKeys(chromedp.CSS("#ask"), "And now?\r"))
+	held(time.Time{})
+	x.Until(`document.querySelector('.a:last-child .state').innerText.includes('as soon as somebody can answer')`)
+	x.Run(browsertest.Click(".a:last-child form[action$=again] button"))
+	held(time.Time{})
+	x.Run(browsertest.Click(".a:last-child form[action$=stop] button"))
+	x.State(string(chat.Stopped))
+	x.Until(`document.querySelector('.a:last-child form[action$=again] button').innerText === 'Ask again'`)
 	for _, tab := range []*browsertest.Tab{x, y} {
 		for _, w := range tab.Complaints() {
 			if !strings.Contains(w, "/events") && !strings.Contains(w, "ERR_") { // the line that the test broke

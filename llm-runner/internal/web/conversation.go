@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/chat"
+	"home.arpa/lab/llm-runner/internal/graph"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/route"
 )
@@ -46,6 +47,8 @@ type message struct {
 	// Model and Project are what an edited question asks for: as the conversation did last.
 	Model   string
 	Project bool
+	Tools   bool
+	Memory  bool
 }
 
 func (m message) Question() bool { return m.Role == llm.User }
@@ -80,12 +83,16 @@ func branchOf(id int64, siblings []int64) branch {
 // line is what stands under an answer.
 type line struct {
 	*chat.Turn
-	Text     bool   // something of the answer has come
-	Who      string // the model and machine that are waited for, where no route is known yet
-	Branch   branch
-	Sources  []source
-	Elapsed  time.Duration
-	CanRetry bool
+	Text       bool   // something of the answer has come
+	Who        string // the model and machine that are waited for, where no route is known yet
+	Branch     branch
+	Sources    []source
+	Calls      []shownCall
+	Plan       *shownPlan // that waits for a person; nil: none does
+	Saves      bool       // its report can be saved as a note
+	Remembered []recalled
+	Elapsed    time.Duration
+	CanRetry   bool
 }
 
 type source struct {
@@ -94,12 +101,24 @@ type source struct {
 	Href   string
 }
 
+// Whence says where the sources of an answer are from.
+func (l line) Whence() string { return whence(l.Citations) }
+
+func whence(all []llm.Citation) string {
+	for _, c := range all {
+		if c.Collection != "" {
+			return "Sources"
+		}
+	}
+	return "From your notes"
+}
+
 // Trail is the headings above the passage.
 func (s source) Trail() string { return strings.Join(s.Heading, " \u203a ") }
 
 func (s *Site) line(m chat.Message) line {
 	t := m.Turn
-	l := line{Turn: t, Text: m.Text != "", Branch: branchOf(m.ID, m.Siblings), CanRetry: t.State.Retryable(), Elapsed: time.Since(t.Started)}
+	l := line{Turn: t, Text: m.Text != "", Branch: branchOf(m.ID, m.Siblings), CanRetry: t.State.Retryable(), Elapsed: time.Since(t.Started), Calls: s.calls(t), Remembered: s.remembered(t), Plan: s.planOf(t), Saves: s.saves(t)}
 	if t.State.Running() && t.Route.Provider == "" {
 		if d := s.Router.Decide(route.Ask{Model: t.Asked, Project: t.Project}); len(d.Targets) > 0 {
 			l.Who = d.Targets[0].Model + " on " + d.Targets[0].Provider
@@ -120,7 +139,7 @@ const listMost = 60
 
 func (s *Site) start(w http.ResponseWriter, r *http.Request) error {
 	p := chatPage{NoModel: s.NoModel(), Example: "What happens when a machine is down?"}
-	p.Composer = composer{Action: "/chats", Key: newKey(), Picker: s.picker("", false)}
+	p.Composer = composer{Action: "/chats", Key: newKey(), Picker: s.withPlans(r.Context(), s.tooled(s.picker("", false), false, true), 0)}
 	return s.showChat(w, r, p, frame{Title: "New chat", Nav: "chat"})
 }
 
@@ -138,16 +157,19 @@ func (s *Site) chat(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p := chatPage{Chat: &c, NoModel: s.NoModel()}
-	p.Composer = composer{Action: fmt.Sprintf("/chats/%d/messages", id), Key: newKey(), Picker: s.picker(c.Model, c.Project)}
+	p.Composer = composer{Action: fmt.Sprintf("/chats/%d/messages", id), Key: newKey(), Picker: s.withPlans(r.Context(), s.tooled(s.picker(c.Model, c.Project), c.Tools, c.Memory), id)}
 	f := frame{Title: c.Title, Nav: "chat"}
 	rendered := s.answers(all)
 	for i, m := range all {
-		x := message{Message: m, Branch: branchOf(m.ID, m.Siblings), Model: c.Model, Project: c.Project}
+		x := message{Message: m, Branch: branchOf(m.ID, m.Siblings), Model: c.Model, Project: c.Project, Tools: c.Tools, Memory: c.Memory}
 		if m.Turn != nil {
 			x.Blocks, x.Line = rendered[i], s.line(m)
 			p.Composer.Parent = m.ID
-			if m.Turn.State.Running() {
-				p.Composer.Running, f.Refresh = m.ID, true
+			switch {
+			case m.Turn.State.Running():
+				p.Composer.Running, f.Refresh = m.ID, soon
+			case m.Turn.Due && f.Refresh == 0:
+				f.Refresh = later
 			}
 		}
 		p.Messages = append(p.Messages, x)
@@ -221,7 +243,19 @@ func (s *Site) send(w http.ResponseWriter, r *http.Request) error {
 	o := options(r)
 	o.Key = r.FormValue("key")
 	t, err := s.Chats.Send(r.Context(), id, parent, r.FormValue("text"), o)
+	if err == nil && o.Plan != "" && s.Inquiries != nil { // how it was asked for is how the conversation goes on
+		if err := s.Inquiries.Store.SetPlanFirst(r.Context(), t.Chat, o.Plan == llm.PlanAsk); err != nil {
+			s.log.Warn("keep how a conversation wants plans", "chat", t.Chat, "error", err)
+		}
+	}
 	return s.asked(w, r, t, err)
+}
+
+// tooled adds the switches of tools and memory to the composer's picker; jobs name their tools.
+func (s *Site) tooled(p picker, tools, remembers bool) picker {
+	p.HasTools, p.Tools = s.Tools != nil, tools
+	p.HasMemory, p.Memory = s.Memory != nil && !s.Memory.Off, remembers
+	return p
 }
 
 func tooLarge(err error) error {
@@ -229,7 +263,13 @@ func tooLarge(err error) error {
 }
 
 func options(r *http.Request) chat.Options {
-	return chat.Options{Model: r.FormValue("model"), Project: r.FormValue("project") != ""}
+	o := chat.Options{Model: r.FormValue("model"), Project: r.FormValue("project") != "", Tools: r.FormValue("tools") != "", Memory: r.FormValue("memory") != ""}
+	if r.FormValue("plans") != "" && o.Model == graph.Name {
+		if o.Plan = llm.PlanAuto; r.FormValue("plan") != "" {
+			o.Plan = llm.PlanAsk
+		}
+	}
+	return o
 }
 
 func (s *Site) edit(w http.ResponseWriter, r *http.Request) error {
@@ -253,7 +293,7 @@ func (s *Site) regenerate(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	o := chat.Options{Model: t.Asked, Project: t.Project}
+	o := chat.Options{Model: t.Asked, Project: t.Project, Tools: t.Tools, Memory: t.Memory}
 	if r.FormValue("chosen") != "" { // the script sends what the composer has; the plain form asks as before
 		o = options(r)
 	}
@@ -287,6 +327,12 @@ func (s *Site) stop(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	t, err := s.Chats.Turn(r.Context(), id)
+	if err == nil && s.Tools != nil && t.Tools {
+		err = s.Tools.Withdraw(r.Context(), t.RunName())
+	}
+	if err == nil {
+		err = s.withdraw(r.Context(), t.RunName())
+	}
 	return s.asked(w, r, t, err)
 }
 

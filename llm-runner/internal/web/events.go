@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"strconv"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/chat"
@@ -17,6 +16,7 @@ import (
 type stateEvent struct {
 	State   chat.State `json:"state"`
 	Running bool       `json:"running"`
+	Over    bool       `json:"over"` // the stream ends: nothing more comes by itself
 	Says    string     `json:"says"` // for screen readers
 	Line    string     `json:"line"` // HTML
 }
@@ -24,7 +24,7 @@ type stateEvent struct {
 // events streams a turn:
 //
 //	blocks   [[index, html], ...]: the answer's changed blocks; what lies beyond the last one is to be removed
-//	state    stateEvent; after one with running=false the stream ends
+//	state    stateEvent; after one with over=true the stream ends
 //	restart  the server is about to stop: come back in a moment
 //
 // The id of an event is the place in the turn's log that it leads up to. A reader that comes back with it, as
@@ -37,10 +37,7 @@ func (s *Site) events(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.Chats.Turn(r.Context(), turn); err != nil {
 		return err
 	}
-	after, err := strconv.ParseInt(r.Header.Get("Last-Event-ID"), 10, 64)
-	if err != nil {
-		after, _ = strconv.ParseInt(r.FormValue("after"), 10, 64)
-	}
+	after := afterOf(r)
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // nginx passes events on as they come
@@ -100,12 +97,7 @@ func (f *follower) follow() error {
 		if err := f.flush.Flush(); err != nil {
 			return err
 		}
-		pause := time.NewTimer(f.pace(time.Since(began)))
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-		}
+		rest(ctx, f.pace(time.Since(began)))
 	}
 	return nil
 }
@@ -203,9 +195,9 @@ func (f *follower) tell(seq int64, t *chat.Turn) error {
 	}
 	says := ""
 	if t.State != f.said {
-		says, f.said = announce(t.State), t.State
+		says, f.said = announce(t), t.State
 	}
-	data, err := encode(stateEvent{t.State, t.State.Running(), says, b.String()})
+	data, err := encode(stateEvent{t.State, t.State.Running(), t.Over(), says, b.String()})
 	if err != nil {
 		return err
 	}
@@ -213,8 +205,8 @@ func (f *follower) tell(seq int64, t *chat.Turn) error {
 }
 
 // announce is a state for somebody who does not see the page.
-func announce(s chat.State) string {
-	switch s {
+func announce(t *chat.Turn) string {
+	switch t.State {
 	case chat.Waiting:
 		return "Waiting for the model"
 	case chat.Streaming:
@@ -224,9 +216,12 @@ func announce(s chat.State) string {
 	case chat.Stopped:
 		return "The answer was stopped"
 	case chat.Held:
+		if t.Due {
+			return "Nobody can answer now; it goes on by itself"
+		}
 		return "Nobody can answer now; your question is kept"
 	}
-	return "The answer ended early: " + string(s)
+	return "The answer ended early: " + string(t.State)
 }
 
 // pace is how long the reader is left alone after an update that took so long to make: at most 12 updates a second, at

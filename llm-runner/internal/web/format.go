@@ -4,27 +4,37 @@ import (
 	"fmt"
 	"html"
 	"html/template"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/toolbox"
 )
 
 // functions are what templates may call.
 var functions = template.FuncMap{
-	"ago":     func(t time.Time) template.HTML { return moment(t, time.Now()) },
-	"num":     num,
-	"count":   count,
-	"took":    took,
-	"usd":     usd,
-	"millis":  millis,
-	"micro":   func(n int64) string { return usd(llm.Known(n)) },
-	"snippet": snippet,
-	"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-	"clock":   func(t time.Time) string { return clock(t, time.Now()) },
-	"lower":   strings.ToLower,
-	"plural":  plural,
+	"ago":      func(t time.Time) template.HTML { return moment(t, time.Now()) },
+	"num":      num,
+	"count":    count,
+	"took":     took,
+	"usd":      usd,
+	"millis":   millis,
+	"micro":    func(n int64) string { return usd(llm.Known(n)) },
+	"snippet":  snippet,
+	"iso":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+	"clock":    func(t time.Time) string { return clock(t, time.Now()) },
+	"lower":    strings.ToLower,
+	"plural":   plural,
+	"policies": func() []string { return []string{string(toolbox.Allow), string(toolbox.Ask), string(toolbox.Deny)} },
+	"len64":    func(list any) int64 { return int64(reflect.ValueOf(list).Len()) },
+	"kilobytes": func(n int) string {
+		if n < 1000 {
+			return fmt.Sprintf("%d bytes", n)
+		}
+		return fmt.Sprintf("%d kB", (n+500)/1000)
+	},
 }
 
 // moment is a time as people say it, with the exact one on hover.

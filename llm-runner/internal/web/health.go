@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"home.arpa/lab/llm-runner/internal/alert"
+	"home.arpa/lab/llm-runner/internal/library"
 	"home.arpa/lab/llm-runner/internal/quota"
 	"home.arpa/lab/llm-runner/internal/route"
 )
@@ -15,6 +17,24 @@ type healthReport struct {
 	Status    string                    `json:"status"` // ok or degraded
 	Version   string                    `json:"version"`
 	Providers map[string]providerHealth `json:"providers"`
+	Incidents []incident                `json:"incidents"` // that last, oldest first
+	Library   *libraryHealth            `json:"library,omitempty"`
+}
+
+// libraryHealth is how far the index of the notes is.
+type libraryHealth struct {
+	Notes   int                   `json:"notes"`
+	Found   int                   `json:"found"`
+	Skipped int                   `json:"skipped"`
+	Error   string                `json:"error,omitempty"`
+	Meaning library.MeaningStatus `json:"meaning"`
+}
+
+type incident struct {
+	Key   string    `json:"key"`
+	Text  string    `json:"text"`
+	Since time.Time `json:"since"`
+	Jobs  int       `json:"jobs_held"`
 }
 
 type providerHealth struct {
@@ -24,7 +44,23 @@ type providerHealth struct {
 	Usage  struct {
 		Today todayUsage `json:"today"`
 	} `json:"usage"`
-	Quota []quota.Standing `json:"quota"`
+	Quota       []quota.Standing `json:"quota"`
+	Concurrency atOnce           `json:"concurrency"`
+}
+
+// atOnce is how many requests a provider has at once.
+type atOnce struct {
+	InFlight int  `json:"in_flight"`
+	Waiting  int  `json:"waiting"` // in line for a place
+	Limit    *int `json:"limit"`   // null: any number
+}
+
+func concurrent(r route.Report) atOnce {
+	a := atOnce{InFlight: r.Active, Waiting: r.Waiting}
+	if r.Places > 0 {
+		a.Limit = &r.Places
+	}
+	return a
 }
 
 type todayUsage struct {
@@ -40,9 +76,29 @@ func (s *Site) health(w http.ResponseWriter, r *http.Request) error {
 	if strings.Contains(r.Header.Get("Accept"), "text/html") {
 		return s.show(w, r, "health", frame{Title: "Health", Nav: "health", Page: s.healthPage(r.Host)})
 	}
+	return s.healthJSON(w)
+}
+
+// Vitals is /health and /metrics alone, for a process without pages. Router, Ledger and Version are required.
+func Vitals(c Config) http.Handler {
+	if c.Incidents == nil {
+		c.Incidents = func() []alert.Alert { return nil }
+	}
+	s := &Site{Config: c}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		if err := s.healthJSON(w); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	})
+	mux.Handle("GET /metrics", newMetrics(c))
+	return mux
+}
+
+func (s *Site) healthJSON(w http.ResponseWriter) error {
 	today := s.Ledger.Today()
-	h := healthReport{Status: "ok", Version: s.Version, Providers: map[string]providerHealth{}}
-	if s.Ledger.Broken() != nil {
+	h := healthReport{Status: "ok", Version: s.Version, Providers: map[string]providerHealth{}, Incidents: []incident{}}
+	if s.Ledger.Broken() != nil || s.DB.Trouble() != nil {
 		h.Status = "degraded"
 	}
 	for _, p := range s.Router.Reports() {
@@ -50,9 +106,17 @@ func (s *Site) health(w http.ResponseWriter, r *http.Request) error {
 			h.Status = "degraded"
 		}
 		t := today[p.Name]
-		x := providerHealth{Kind: p.Kind, Status: p.Health.Status, Error: p.Health.Error, Quota: p.Quota}
+		x := providerHealth{Kind: p.Kind, Status: p.Health.Status, Error: p.Health.Error, Quota: p.Quota, Concurrency: concurrent(p)}
 		x.Usage.Today = todayUsage{t.Requests, t.Errors, t.InputTokens, t.OutputTokens, float64(t.CostMicroUSD) / 1e6}
 		h.Providers[p.Name] = x
+	}
+	for _, i := range s.Incidents() {
+		h.Status = "degraded"
+		h.Incidents = append(h.Incidents, incident{i.Key, i.Text, i.Began, i.Jobs})
+	}
+	if s.Library != nil {
+		l := s.Library.Status()
+		h.Library = &libraryHealth{l.Notes, l.Found, len(l.Skipped), l.Error, l.Meaning}
 	}
 	return writeJSON(w, h)
 }
@@ -71,14 +135,18 @@ func writeJSON(w http.ResponseWriter, v any) error {
 type healthPage struct {
 	Sentence     string
 	Well         bool
+	Incidents    []alert.Alert
 	Dependencies []Dependency
+	Limits       []limitRow
 	Version      string
 	Host         string
 }
 
 func (s *Site) healthPage(host string) healthPage {
-	p := healthPage{Version: s.Version, Host: host}
-	for _, r := range s.Router.Reports() {
+	p := healthPage{Version: s.Version, Host: host, Incidents: s.Incidents()}
+	reports := s.Router.Reports()
+	p.Limits = limits(reports)
+	for _, r := range reports {
 		d := Dependency{Name: r.Name, State: r.Health.Status, Since: r.Health.Since}
 		switch d.State {
 		case route.Down:
@@ -98,12 +166,21 @@ func (s *Site) healthPage(host string) healthPage {
 	if err := s.Ledger.Broken(); err != nil {
 		books.State, books.Says = route.Down, err.Error()
 		books.Cure = "Make room on the disk that holds " + s.DB.Path() + ", and see that it is writable. Answering goes on; what is not written yet waits in memory."
+		if s.DB.Shared() {
+			books.Cure = "Start PostgreSQL at " + s.DB.Path() + ", and see that it is reachable from here. Answering goes on; what is not written yet waits in memory."
+		}
 	}
 	p.Dependencies = append(p.Dependencies, books)
+	if t := s.DB.Trouble(); t != nil {
+		p.Dependencies = append(p.Dependencies, Dependency{Name: "the database", State: route.Down, Since: t.Since, Says: t.Says() + ".", Cure: t.Cure()})
+	}
 	if s.Dependencies != nil {
 		p.Dependencies = append(p.Dependencies, s.Config.Dependencies()...)
 	}
 	p.Sentence, p.Well = sentence(p.Dependencies, s.NoModel(), time.Now())
+	if n := len(p.Incidents); p.Well && n > 0 {
+		p.Sentence, p.Well = plural(int64(n), "incident")+" last"+map[bool]string{true: "s"}[n == 1]+".", false
+	}
 	return p
 }
 

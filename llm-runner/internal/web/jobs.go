@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/jobs"
+	"home.arpa/lab/llm-runner/internal/llm"
 )
 
 // queuePage lists the jobs, by what is to be known of them first.
@@ -60,7 +61,7 @@ func (s *Site) queue(w http.ResponseWriter, r *http.Request) error {
 		moving = moving || !x.State.Ended()
 		p.Sections = append(p.Sections, x)
 	}
-	return s.show(w, r, "queue", frame{Title: "Queue", Nav: "queue", Refresh: moving, Page: p})
+	return s.show(w, r, "queue", frame{Title: "Queue", Nav: "queue", Refresh: reload(moving), Page: p})
 }
 
 func (s *Site) newJob(w http.ResponseWriter, r *http.Request) error {
@@ -75,8 +76,12 @@ func (s *Site) showForm(w http.ResponseWriter, r *http.Request, status int, form
 // jobPage is one job with its timeline.
 type jobPage struct {
 	jobs.Job
+	Arriving []template.HTML // what came of the answer so far
 	Answer   []template.HTML
 	Sources  []source
+	Calls    []shownCall
+	Waits    *shownPlan // that waits for a person; nil: none does
+	Run      bool       // its steps can be seen
 	Timeline []jobs.Event
 }
 
@@ -101,6 +106,24 @@ func (s *Site) job(w http.ResponseWriter, r *http.Request) error {
 	if p.Timeline, err = s.Jobs.Timeline(r.Context(), id, 0); err != nil {
 		return err
 	}
+	if s.Tools != nil && len(j.Tools) > 0 {
+		for n := range max(j.Steps, 1) {
+			all, err := s.Tools.OfRun(r.Context(), fmt.Sprintf("job-%d-%d", j.ID, n))
+			if err != nil {
+				return err
+			}
+			for _, c := range all {
+				p.Calls = append(p.Calls, shownCall{c, r.URL.Path})
+			}
+		}
+	}
+	if j.Type == jobs.Research {
+		p.Run = s.Inquiries != nil
+		p.Waits = s.planOfWork(r.Context(), jobs.RunName(j.ID, 0), r.URL.Path)
+	}
+	if j.Arrived != "" {
+		p.Arriving = trusted(newStream(s.markdown).blocks(j.Arrived))
+	}
 	if j.Answer != "" {
 		p.Answer = trusted(s.markdown.blocks(j.Answer, s.linked(j.Citations)))
 	}
@@ -111,8 +134,11 @@ func (s *Site) job(w http.ResponseWriter, r *http.Request) error {
 		}
 		p.Sources = append(p.Sources, x)
 	}
-	return s.show(w, r, "job", frame{Title: j.Title, Nav: "queue", Refresh: !j.State.Ended(), Page: p})
+	return s.show(w, r, "job", frame{Title: j.Title, Nav: "queue", Refresh: reload(!j.State.Ended()), Page: p})
 }
+
+// Whence says where the sources of the answer are from.
+func (p jobPage) Whence() string { return whence(p.Citations) }
 
 func (s *Site) submitJob(w http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
@@ -125,6 +151,9 @@ func (s *Site) submitJob(w http.ResponseWriter, r *http.Request) error {
 	spec := jobs.Spec{Type: jobs.Type(r.FormValue("type")), Title: r.FormValue("title"), Prompt: r.FormValue("prompt"), Model: r.FormValue("model"),
 		Project: yes(r.FormValue("project")), Priority: priority, Deadline: r.FormValue("deadline")}
 	if spec.Type == jobs.Research {
+		if yes(r.FormValue("plan")) {
+			spec.Plan = llm.PlanAsk
+		}
 		spec.Model, spec.Project = "", false // the picker shows a model, which this type does not have
 	}
 	j, _, err := s.Jobs.Submit(r.Context(), spec, r.FormValue("key"))

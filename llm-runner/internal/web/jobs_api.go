@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/sse"
 )
@@ -43,7 +44,9 @@ func (s *Site) apiFail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	status, e := jobProblem(err)
 	if status >= 500 {
-		s.log.Error("serve job", "path", r.URL.Path, "error", err)
+		if db.FaultOf(err) == "" { // that one is told of once, not for every caller
+			s.log.Error("serve job", "path", r.URL.Path, "error", err)
+		}
 		w.Header().Set("Retry-After", "5")
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -75,7 +78,22 @@ func jobProblem(err error) (int, apiError) {
 	case errors.As(err, &told):
 		return told.Status, apiError{Message: told.Says}
 	}
+	if status, says := unwritten(err); status != 0 {
+		return status, apiError{Message: says}
+	}
 	return http.StatusServiceUnavailable, apiError{Message: "it could not be written down, so it was not taken; the log says why. Send it again in a moment"}
+}
+
+// unwritten says what it means that something could not be written down; status 0 where it is not that.
+func unwritten(err error) (status int, says string) {
+	fault := db.FaultOf(err)
+	switch fault {
+	case "":
+		return 0, ""
+	case db.Full:
+		return http.StatusInsufficientStorage, fault.Refusal()
+	}
+	return http.StatusServiceUnavailable, fault.Refusal()
 }
 
 func (s *Site) apiSubmit(w http.ResponseWriter, r *http.Request) error {
@@ -96,7 +114,7 @@ func (s *Site) apiSubmit(w http.ResponseWriter, r *http.Request) error {
 			return jobs.SpecError{{Field: kind.Field, Text: "is a " + kind.Value + ", not a " + kind.Type.String()}}
 		case strings.Contains(err.Error(), "unknown field "):
 			field := strings.Trim(strings.SplitAfterN(err.Error(), "unknown field ", 2)[1], `"`)
-			return jobs.SpecError{{Field: field, Text: "is not a field of a job: type, title, prompt, model, requires, project, priority, deadline, max_attempts"}}
+			return jobs.SpecError{{Field: field, Text: "is not a field of a job: type, title, prompt, model, requires, project, priority, deadline, max_attempts, tools, plan, notify, output, request"}}
 		}
 		return problem{http.StatusBadRequest, "Not a job", says}
 	}
@@ -104,7 +122,7 @@ func (s *Site) apiSubmit(w http.ResponseWriter, r *http.Request) error {
 	if len(key) > 255 {
 		return problem{http.StatusBadRequest, "Not a key", "the Idempotency-Key has more than 255 characters"}
 	}
-	j, fresh, err := s.Jobs.Submit(r.Context(), spec, key)
+	j, fresh, err := s.Jobs.Submit(s.Traces.Incoming(r.Context(), r.Header), spec, key)
 	if err != nil {
 		return err
 	}
@@ -188,9 +206,80 @@ func jobNumber(r *http.Request) (int64, error) {
 // apiJobEvents streams a job's timeline until it has ended:
 //
 //	transition  jobs.Event; its id is the place in the timeline, for Last-Event-ID or ?after=
+//	text        jobs.Piece: the answer as it arrives, while this process runs the job
 //	end         the job, with its answer
 //	restart     the server is about to stop: come back in a moment
 func (s *Site) apiJobEvents(w http.ResponseWriter, r *http.Request) error {
+	after := afterOf(r)
+	return s.followJob(w, r, after, func(out *sse.Writer, news jobs.News) error {
+		for _, e := range news.Events {
+			after = e.Seq
+			if err := event(out, "transition", e.Seq, e); err != nil {
+				return err
+			}
+		}
+		if news.Piece != nil {
+			return event(out, "text", -1, news.Piece)
+		}
+		return nil
+	}, func(out *sse.Writer, j jobs.Job) error { return event(out, "end", after, shown(j)) })
+}
+
+// jobEvents streams a job to its page until it has ended:
+//
+//	change   something happened to it: the page is another one
+//	blocks   [[index, html], ...]: the changed blocks of the answer that arrives, as those of a turn
+//	restart  the server is about to stop: come back in a moment
+func (s *Site) jobEvents(w http.ResponseWriter, r *http.Request) error {
+	stream, text := newStream(s.markdown), ""
+	return s.followJob(w, r, 0, func(out *sse.Writer, news jobs.News) error {
+		if len(news.Events) > 0 {
+			if err := out.Event("change", -1, []byte("{}")); err != nil {
+				return err
+			}
+			if text != "" && news.Events[len(news.Events)-1].To != jobs.Running { // what had come of it is not kept
+				text = ""
+				stream.restart()
+				return event(out, "blocks", -1, []change{{0, ""}})
+			}
+		}
+		if news.Piece == nil {
+			return nil
+		}
+		if text += news.Piece.Text; news.Piece.Whole {
+			stream.restart()
+			text = news.Piece.Text
+		}
+		changes := stream.update(text)
+		if len(changes) == 0 {
+			return nil
+		}
+		return event(out, "blocks", -1, changes)
+	}, func(out *sse.Writer, _ jobs.Job) error { return out.Event("change", -1, []byte("{}")) })
+}
+
+func event(out *sse.Writer, name string, id int64, v any) error {
+	data, err := encode(v)
+	if err != nil {
+		return err
+	}
+	return out.Event(name, id, data)
+}
+
+// afterOf is the place from which a reader goes on.
+func afterOf(r *http.Request) int64 {
+	after, err := strconv.ParseInt(r.Header.Get("Last-Event-ID"), 10, 64)
+	if err != nil {
+		after, _ = strconv.ParseInt(r.FormValue("after"), 10, 64)
+	}
+	return after
+}
+
+// pieceRest is how long a reader of an arriving answer is left alone after each of its pieces.
+const pieceRest = 80 * time.Millisecond
+
+// followJob streams what is said of the news of a job, and of its end.
+func (s *Site) followJob(w http.ResponseWriter, r *http.Request, after int64, tell func(*sse.Writer, jobs.News) error, end func(*sse.Writer, jobs.Job) error) error {
 	id, err := jobNumber(r)
 	if err != nil {
 		return err
@@ -198,47 +287,46 @@ func (s *Site) apiJobEvents(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.Jobs.Job(r.Context(), id); err != nil {
 		return err
 	}
-	after, err := strconv.ParseInt(r.Header.Get("Last-Event-ID"), 10, 64)
-	if err != nil {
-		after, _ = strconv.ParseInt(r.FormValue("after"), 10, 64)
-	}
 	return s.stream(w, r, func(ctx context.Context, out *sse.Writer, sent func() error) error {
-		for batch, err := range s.Jobs.Events(ctx, id, after) {
+		for news, err := range s.Jobs.Events(ctx, id, after) {
 			if err != nil {
 				return err
 			}
-			if batch == nil {
-				if err := out.Comment("still here"); err != nil {
-					return err
-				}
+			began := time.Now()
+			if len(news.Events) == 0 && news.Piece == nil {
+				err = out.Comment("still here")
+			} else {
+				err = tell(out, news)
 			}
-			for _, e := range batch {
-				after = e.Seq
-				data, err := encode(e)
-				if err != nil {
-					return err
-				}
-				if err := out.Event("transition", e.Seq, data); err != nil {
-					return err
-				}
+			if err == nil {
+				err = sent()
 			}
-			if err := sent(); err != nil {
+			if err != nil {
 				return err
+			}
+			if news.Piece != nil {
+				rest(ctx, min(max(pieceRest, 9*time.Since(began)), time.Second))
 			}
 		}
 		j, err := s.Jobs.Job(ctx, id)
 		if err != nil {
 			return err
 		}
-		data, err := encode(shown(j))
-		if err != nil {
-			return err
-		}
-		if err := out.Event("end", after, data); err != nil {
+		if err := end(out, j); err != nil {
 			return err
 		}
 		return sent()
 	})
+}
+
+// rest waits, or until ctx ends.
+func rest(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 // queueEvents tells a page that some job has changed: "change", at most twice a second.
@@ -246,21 +334,21 @@ func (s *Site) queueEvents(w http.ResponseWriter, r *http.Request) error {
 	return s.stream(w, r, func(ctx context.Context, out *sse.Writer, sent func() error) error {
 		still := time.NewTicker(15 * time.Second)
 		defer still.Stop()
+		changed := s.Jobs.Changed()
 		for {
 			if err := sent(); err != nil {
 				return err
 			}
 			select {
-			case <-s.Jobs.Changed():
+			case <-changed:
+				changed = s.Jobs.Changed() // what changes during the rest is told after it
 				if err := out.Event("change", -1, []byte("{}")); err != nil {
 					return err
 				}
-				pause := time.NewTimer(500 * time.Millisecond)
-				select {
-				case <-pause.C:
-				case <-ctx.Done():
-					pause.Stop()
+				if err := sent(); err != nil {
+					return err
 				}
+				rest(ctx, 500*time.Millisecond)
 			case <-still.C:
 				if err := out.Comment("still here"); err != nil {
 					return err

@@ -1,7 +1,9 @@
 package web
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/sse"
 )
 
 // withQueue gives a rig a queue.
@@ -83,5 +86,59 @@ func TestJobsFromThePageWithoutScript(t *testing.T) {
 	}
 	if status, body := r.get("/jobs/9"); status != http.StatusNotFound || !strings.Contains(body, "There is no such job") {
 		t.Error(status, body)
+	}
+}
+
+func TestAJobsAnswerArrivesOnItsPageAndInItsEvents(t *testing.T) {
+	r := withQueue(t)
+	r.post("/jobs", "type", "text", "prompt", "tell me", "key", "k1")
+	p := <-r.puppet.asked
+	p.text("A *first* one.\n\nAnd then")
+	seen := r.follow("/jobs/1/events")
+	seen("blocks", `[[0,"<p>A <em>first</em> one.</p>"],[1,"<p>And then</p>"]]`)
+	api := r.follow("/api/jobs/1/events")
+	api("text", `{"text":"A *first* one.\n\nAnd then","whole":true}`)
+	_, body := r.get("/jobs/1")
+	contains(t, body, `class="prose arriving"`, "<em>first</em>", `data-live="/jobs/1/events"`)
+	p.text(" more")
+	seen("blocks", `[[1,"<p>And then more</p>"]]`)
+	api("text", `{"text":" more"}`)
+	p.done()
+	r.reach(1, jobs.Done)
+	seen("change", "{}")
+	api("end", "")
+	_, body = r.get("/jobs/1")
+	contains(t, body, "And then more")
+	if strings.Contains(body, "arriving") || strings.Contains(body, "data-live") {
+		t.Error("the page of a job that has ended waits for more")
+	}
+}
+
+// follow reads server-sent events; what it returns reads on until an event has come with that name and, unless it is "", data.
+func (r *rig) follow(path string) func(name, data string) {
+	r.t.Helper()
+	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
+	res, err := r.server.Client().Do(r.request("GET", path, nil).WithContext(ctx))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { stop(); res.Body.Close() })
+	in := sse.NewReader(bufio.NewReader(res.Body))
+	return func(name, data string) {
+		r.t.Helper()
+		var seen []string
+		for {
+			ev, err := in.Next()
+			if err != nil {
+				r.t.Fatalf("%v came, then %v, and no %s %s", seen, err, name, data)
+			}
+			if !ev.Dispatched {
+				continue
+			}
+			if string(ev.Name) == name && (data == "" || string(ev.Data) == data) {
+				return
+			}
+			seen = append(seen, fmt.Sprintf("%s %s", ev.Name, ev.Data))
+		}
 	}
 }

@@ -11,6 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"home.arpa/lab/llm-runner/internal/extract"
+	"home.arpa/lab/llm-runner/internal/library"
 )
 
 // notePage is a note as it is written, with its lines numbered and a passage marked.
@@ -18,6 +21,11 @@ type notePage struct {
 	Path   string
 	Folder string
 	Name   string
+	Title  string   // of a document that is no file; "" its name
+	URL    string   // where it came from, if that can be opened; ""
+	Read   string   // what it was read out of: "pdf"; "" it is shown as it is
+	Never  bool     // no cloud provider sees it
+	Says   []string // what could not be read
 	Lines  []noteLine
 	From   int // first line of the passage, 1-based; 0: none is marked
 	To     int
@@ -30,6 +38,7 @@ type noteLine struct {
 	Before, Marked, After string
 	Hit                   bool
 	Heading               bool
+	Page                  int // that begins here; 0 none does
 }
 
 // notePath returns the address of the bytes [from, to) of a note.
@@ -42,16 +51,34 @@ func notePath(name string, from, to, line int) string {
 }
 
 func (s *Site) note(w http.ResponseWriter, r *http.Request) error {
-	missing := problem{http.StatusNotFound, "There is no such note", "It may have been renamed or deleted since it was cited."}
-	name := r.PathValue("path")
-	if s.Note == nil || !fs.ValidPath(name) {
-		return missing
+	return s.showNote(w, r, library.Notes, r.PathValue("path"))
+}
+
+// read returns a document, with nothing but its text where there is no library.
+func (s *Site) read(r *http.Request, collection, name string) (library.Note, error) {
+	if s.Library != nil {
+		return s.Library.Document(r.Context(), collection, name)
+	}
+	if s.Note == nil || collection != library.Notes {
+		return library.Note{}, fs.ErrNotExist
 	}
 	text, err := s.Config.Note(r.Context(), name)
-	if errors.Is(err, fs.ErrNotExist) {
+	return library.Note{Collection: collection, Path: name, Text: text}, err
+}
+
+// showNote shows a document as it is written, or what was read out of it.
+func (s *Site) showNote(w http.ResponseWriter, r *http.Request, collection, name string) error {
+	missing := problem{http.StatusNotFound, "There is no such note", "It may have been renamed or deleted since it was cited."}
+	if collection == library.Notes && !fs.ValidPath(name) {
 		return missing
 	}
-	if err != nil {
+	n, err := s.read(r, collection, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return missing
+	case errors.Is(err, library.ErrChanged):
+		return problem{http.StatusConflict, "The file has changed", "It is being read again. Load this page once more in a moment."}
+	case err != nil:
 		return err
 	}
 	from, err1 := strconv.Atoi(r.FormValue("from"))
@@ -60,7 +87,24 @@ func (s *Site) note(w http.ResponseWriter, r *http.Request) error {
 		from, to = 0, 0
 	}
 	p := notePage{Path: name, Folder: strings.TrimSuffix(path.Dir(name), "."), Name: strings.TrimSuffix(path.Base(name), path.Ext(name))}
-	p.mark(text, from, to)
+	if n.Extracted {
+		p.Read = string(extract.ByName(name))
+		if p.Read == "" {
+			p.Read = "document"
+		}
+	}
+	p.Says = n.Remarks
+	if s.Library != nil {
+		p.Never = s.Library.NeverSent(collection, name)
+	}
+	if collection != library.Notes {
+		p.Folder, p.Name, p.Title = collection, name, n.Title
+		if strings.HasPrefix(n.URL, "https://") || strings.HasPrefix(n.URL, "http://") {
+			p.URL = n.URL
+		}
+	}
+	p.mark(n.Text, from, to)
+	p.number(n.Text, n.Pages)
 	return s.show(w, r, "note", frame{Title: p.Name, Nav: "note", Page: p})
 }
 
@@ -90,6 +134,21 @@ func (p *notePage) mark(text []byte, from, to int) {
 			p.To = x.Number
 		}
 		p.Lines = append(p.Lines, x)
+		offset += len(line)
+	}
+}
+
+// number tells the lines at which pages begin.
+func (p *notePage) number(text []byte, pages []int) {
+	offset, at := 0, 0
+	for i, line := range bytes.SplitAfter(text, []byte("\n")) {
+		if i >= len(p.Lines) {
+			return
+		}
+		for at < len(pages) && pages[at] < offset+len(line) {
+			at++
+			p.Lines[i].Page = at
+		}
 		offset += len(line)
 	}
 }

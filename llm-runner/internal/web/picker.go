@@ -13,6 +13,15 @@ type picker struct {
 	Missing bool // Chosen is not among the groups: the table has changed since
 	Project string
 	InProj  bool
+
+	HasPlans  bool // research may show its plan first
+	PlanFirst bool
+
+	HasTools bool // there are some
+	Tools    bool // they were switched on last
+
+	HasMemory bool // something may be remembered
+	Memory    bool // it was switched on last, or nothing was asked yet
 }
 
 // modelGroup is the models of one provider.

@@ -57,6 +57,55 @@ func (s *Site) routes() http.Handler {
 		s.jobRoutes(mux, page)
 	}
 
+	if s.Library != nil {
+		s.documentRoutes(mux, page)
+		page("GET /library", s.libraryPage)
+		page("POST /library/reindex", s.reindexForm)
+		page("POST /library/exclude", s.excludeForm(s.Library.Exclude))
+		page("POST /library/include", s.excludeForm(s.Library.Include))
+		page("GET /api/library", s.apiLibrary)
+		page("GET /api/library/search", s.apiSearch)
+		page("POST /api/library/reindex", s.apiReindex)
+		page("POST /api/library/exclude", s.apiExclude(s.Library.Exclude))
+		page("POST /api/library/include", s.apiExclude(s.Library.Include))
+	}
+
+	if s.Progress != nil {
+		page("GET /progress", s.progressPage)
+		page("POST /progress/tick", s.tick)
+		page("GET /api/progress", s.apiProgress)
+	}
+
+	if s.Memory != nil {
+		s.memoryRoutes(mux, page)
+	}
+
+	if s.Inquiries != nil {
+		page("GET /runs", s.runsPage)
+		page("GET /runs/of", s.runOf)
+		page("GET /runs/{id}", s.runPage)
+		page("POST /runs/{id}/plan", s.decidePlan)
+		page("POST /runs/{id}/note", s.saveReport)
+		page("GET /runs/{id}/note.md", s.reportFile)
+		page("POST /runs/{id}/{verb}", s.changeRun)
+		page("GET /api/runs", s.apiRuns)
+		page("GET /api/runs/{id}", s.apiRun)
+		mux.HandleFunc("POST /api/runs/{id}/plan", func(w http.ResponseWriter, r *http.Request) {
+			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+			if err := s.apiPlan(w, r); err != nil {
+				s.apiFail(w, r, err)
+			}
+		})
+	}
+
+	if s.Tools != nil {
+		s.toolRoutes(mux, page)
+	}
+
+	if s.Agents != nil {
+		s.agentRoutes(mux, page)
+	}
+
 	mux.Handle("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /static/{name}", s.static)
 	page("GET /", func(http.ResponseWriter, *http.Request) error {
@@ -79,13 +128,14 @@ func (s *Site) jobRoutes(mux *http.ServeMux, page func(string, func(http.Respons
 	page("GET /jobs/new", s.newJob)
 	page("GET /jobs/{id}", s.job)
 	page("GET /jobs/events", s.queueEvents)
+	page("GET /jobs/{id}/events", s.jobEvents)
 	page("POST /jobs", s.submitJob)
 	api("POST /api/jobs", s.apiSubmit)
 	api("GET /api/jobs", s.apiJobs)
 	api("GET /api/jobs/{id}", s.apiOneJob)
 	api("GET /api/jobs/{id}/events", s.apiJobEvents)
 	for name, do := range map[string]func(context.Context, int64) (jobs.Job, error){
-		"cancel": s.Jobs.Cancel, "release": s.Jobs.Release, "retry": s.Jobs.Retry,
+		"cancel": s.cancelJob, "release": s.Jobs.Release, "retry": s.Jobs.Retry,
 	} {
 		page("POST /jobs/{id}/"+name, s.jobForms(do))
 		api("POST /api/jobs/{id}/"+name, func(w http.ResponseWriter, r *http.Request) error { return s.showJob(w, r, do) })

@@ -13,6 +13,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
+	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/usage"
 	"home.arpa/lab/llm-runner/test/browsertest"
@@ -30,26 +31,32 @@ func TestScreenshots(t *testing.T) {
 	if dir == "" {
 		t.Skip("SCREENSHOTS names no folder")
 	}
-	r := newRig(t)
+	r := withQueue(t)
 	b := browsertest.Start(t)
 	cite := []llm.Citation{
 		{Path: "handbook/restore it.md", Heading: []string{"Restore", "The vault"}, Start: 63, End: 119, Line: 7, EndLine: 8},
 		{Path: "handbook/restore it.md", Heading: []string{"Restore"}, Start: 121, End: 155, Line: 10, EndLine: 10},
 	}
-	shoot := func(name, path string) {
+	shootAt := func(name, url string) {
 		t.Helper()
 		for _, size := range [][2]int64{{390, 844}, {1280, 800}} {
 			for _, theme := range []string{"light", "dark"} {
 				tab := b.Tab(t)
 				tab.Run(screen(size[0], size[1]),
 					browsertest.Set(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}}),
-					chromedp.Navigate(r.server.URL+path), chromedp.WaitReady(chromedp.CSS("html.scripted")), chromedp.Sleep(250*time.Millisecond))
+					chromedp.Navigate(url), chromedp.WaitReady(chromedp.CSS("html.scripted")), chromedp.Sleep(250*time.Millisecond))
 				capture(t, tab, dir, fmt.Sprintf("%s-%d-%s.png", name, size[0], theme))
 				tab.Close()
 			}
 		}
 	}
+	shoot := func(name, path string) {
+		t.Helper()
+		shootAt(name, r.server.URL+path)
+	}
 	shoot("start-empty", "/")
+	shoot("queue-empty", "/jobs")
+	shoot("job-new", "/jobs/new")
 	has := r.NoModel
 	r.NoModel = func() bool { return true }
 	shoot("start-nomodel", "/")
@@ -82,6 +89,10 @@ func TestScreenshots(t *testing.T) {
 	x.fail <- &llm.BusyError{Provider: "groq", Model: "llama-3.3-70b-versatile", Kind: llm.Quota, Reason: "groq: all 1000 requests/day used up", Until: time.Now().Add(2*time.Hour + 5*time.Minute)}
 	r.end(h.ID)
 	shoot("held", chatPath(h))
+	due := durableRig(t)
+	d, x := due.ask("Compare the two drafts in my inbox")
+	x.fail <- &llm.BusyError{Provider: "groq", Model: "llama-3.3-70b-versatile", Kind: llm.Quota, Reason: "groq: all 1000 requests/day used up", Until: time.Now().Add(2*time.Hour + 5*time.Minute)}
+	shootAt("held-due", due.server.URL+chatPath(d))
 	w, _ := r.ask("Anybody there?")
 	shoot("waiting", chatPath(w))
 	br, x := r.ask("List the open tasks of phase two")
@@ -89,6 +100,11 @@ func TestScreenshots(t *testing.T) {
 	x.fail <- &llm.Error{Kind: llm.Unavailable, Provider: "contabo", Message: "connection reset by peer"}
 	r.end(br.ID)
 	shoot("broken", chatPath(br))
+	seedQueue(t, r)
+	shoot("queue", "/jobs")
+	shoot("job-running", "/jobs/1")
+	shoot("job-held", "/jobs/2")
+	shoot("job-done", "/jobs/3")
 	shoot("note", "/notes/handbook/restore%20it.md?from=63&to=119")
 	shoot("usage", "/usage")
 	shoot("health", "/health")
@@ -119,6 +135,26 @@ func capture(t *testing.T, x *browsertest.Tab, dir, name string) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// seedQueue has jobs in several states.
+func seedQueue(t *testing.T, r *rig) {
+	submit := func(c jobs.Spec) *play {
+		if _, _, err := r.Jobs.Submit(context.Background(), c, ""); err != nil {
+			t.Fatal(err)
+		}
+		return <-r.puppet.asked
+	}
+	submit(jobs.Spec{Prompt: "Explain Write-Ahead Logging as if it were a kitchen notebook", Priority: 2}).text("Think of the notebook by the stove.\n\n- one line a change,\n- never erased,\n- copied into the recipe book when")
+	submit(jobs.Spec{Prompt: "Summarise the minutes of all meetings since August, one paragraph for each decision", Model: "llama-70b"}).fail <- &llm.BusyError{Provider: "groq", Model: "llama-3.3-70b-versatile",
+		Kind: llm.Quota, Reason: "groq: all 1000 requests/day used up", Dimension: "requests/day", Until: time.Now().Add(2 * time.Hour)}
+	p := submit(jobs.Spec{Prompt: "How do I get last night's vault back?"})
+	p.text(longAnswer)
+	p.done()
+	submit(jobs.Spec{Prompt: "Translate the letter", Type: jobs.Text}).fail <- &llm.Error{Kind: llm.Auth, Provider: "anthropic", Message: "the key was refused"}
+	for id, state := range map[int64]jobs.State{1: jobs.Running, 2: jobs.Held, 3: jobs.Done, 4: jobs.Failed} {
+		r.reach(id, state)
 	}
 }
 

@@ -9,30 +9,60 @@ import (
 	"html/template"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
+	"home.arpa/lab/llm-runner/internal/agent"
+	"home.arpa/lab/llm-runner/internal/alert"
 	"home.arpa/lab/llm-runner/internal/chat"
 	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/graph"
 	"home.arpa/lab/llm-runner/internal/jobs"
-	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/library"
+	"home.arpa/lab/llm-runner/internal/memory"
+	"home.arpa/lab/llm-runner/internal/progress"
 	"home.arpa/lab/llm-runner/internal/route"
+	"home.arpa/lab/llm-runner/internal/toolbox"
+	"home.arpa/lab/llm-runner/internal/trace"
 	"home.arpa/lab/llm-runner/internal/usage"
 )
 
 // Config is what a Site shows. Chats, Router, Ledger and DB are required.
 type Config struct {
-	Chats   *chat.Service
-	Jobs    *jobs.Service // nil: there is no queue
-	Router  *route.Router
-	Ledger  *usage.Ledger
-	DB      *db.DB
-	Version string // of this program, for /health and the foot of the health page
+	Chats *chat.Service
+	Tools *toolbox.Box // nil: there are no tools
+	// Servers are the MCP servers, from memory. nil: there are none.
+	Servers func() []toolbox.Server
+	// Login begins and ends that a person lets this program use an MCP server: it returns where to send them, "" when they are done.
+	Login    func(ctx context.Context, server string, answer url.Values) (to string, err error)
+	Jobs     *jobs.Service     // nil: there is no queue
+	Library  *library.Library  // nil: there is no page of it
+	Agents   *agent.Service    // nil: there are none
+	Progress *progress.Service // nil: there is no page of it
+	Memory   *memory.Service   // nil: there is no page of it
+	// Inquiries answer from the owner's sources; nil: there is no page of how. Proceed goes on with one of their runs in the background.
+	Inquiries *graph.Inquiries
+	// Planned is told of a run of Inquiries that a person has decided about.
+	Planned func(run graph.RunRow)
+	// SaveReport writes the report of a run into the vault, and returns where.
+	SaveReport func(ctx context.Context, run int64) (path string, err error)
+	Proceed    func(run int64)
+	Router     *route.Router
+	Ledger     *usage.Ledger
+	DB         *db.DB
+	Traces     *trace.Tracer // nil: nothing is traced
+	Version    string        // of this program, for /health and the foot of the health page
 	// Note returns the text of one of the owner's notes by its path in the vault; fs.ErrNotExist where there is none.
 	// nil: there is no vault, and citations are shown without links.
 	Note func(ctx context.Context, path string) ([]byte, error)
 	// Dependencies tells of what else this program needs and main knows of: the library, the vault's folder, a search
 	// engine. It answers from memory; nil: nothing else.
 	Dependencies func() []Dependency
+	// Incidents are what lasts and a person is told of, oldest first; from memory. nil: nothing is told.
+	Incidents func() []alert.Alert
+	// Undelivered is how many alerts each of those who pass them on has not told, from memory; nil: nobody does.
+	Undelivered func() map[string]int
 	// NoModel says that nothing that could answer is connected; nil: asked of the router.
 	NoModel func() bool
 	Log     *slog.Logger // nil: slog.Default()
@@ -57,6 +87,7 @@ type Site struct {
 	rendered *cache
 	handler  http.Handler
 	metrics  http.Handler
+	lesson   lesson
 	drain    context.Context // ends when the server is about to stop
 	drainNow context.CancelCauseFunc
 }
@@ -71,6 +102,9 @@ func New(c Config) (*Site, error) {
 	}
 	if c.NoModel == nil {
 		c.NoModel = func() bool { return len(c.Router.Decide(route.Ask{}).Targets) == 0 }
+	}
+	if c.Incidents == nil {
+		c.Incidents = func() []alert.Alert { return nil }
 	}
 	s := &Site{Config: c, log: c.Log, markdown: newMarkdown(), rendered: newCache(8 << 20)}
 	s.drain, s.drainNow = context.WithCancelCause(context.Background())
@@ -105,15 +139,34 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // frame is what every page has around its own content.
 type frame struct {
-	Title   string
-	Nav     string // chat, queue, usage, health: the page's place in the navigation
-	Theme   string // light, dark; "" as the system
-	Next    string // the theme that the switch turns to
-	Path    string // of this page, for forms that come back to it
-	Where   []machine
-	Refresh bool // without the script, the page loads itself again: an answer is arriving
-	Queue   bool // there is one
-	Page    any
+	Title    string
+	Nav      string // chat, queue, usage, health: the page's place in the navigation
+	Theme    string // light, dark; "" as the system
+	Next     string // the theme that the switch turns to
+	Path     string // of this page, for forms that come back to it
+	Where    []machine
+	Refresh  int         // seconds after which the page loads itself again without the script: there will be news; 0 never
+	Queue    bool        // there is one
+	Trouble  *db.Trouble // with the disk; nil none
+	Library  bool        // there is one
+	Progress bool        // there is one
+	Tools    bool        // there are some
+	Memory   bool        // there is one
+	Agents   bool        // there are some
+	Page     any
+}
+
+// How soon pages load themselves again without the script, in seconds: while something moves, and while something waits.
+const (
+	soon  = 3
+	later = 15
+)
+
+func reload(moves bool) int {
+	if moves {
+		return soon
+	}
+	return 0
 }
 
 // show writes a page. The status is 200 unless it was set before by fail.
@@ -125,7 +178,8 @@ func (s *Site) showStatus(w http.ResponseWriter, r *http.Request, status int, na
 	f.Theme, f.Next = theme(r)
 	f.Path = r.URL.Path
 	f.Where = s.where()
-	f.Queue = s.Jobs != nil
+	f.Queue, f.Library, f.Progress, f.Tools, f.Memory, f.Agents = s.Jobs != nil, s.Library != nil, s.Progress != nil, s.Tools != nil, s.Memory != nil, s.Agents != nil
+	f.Trouble = s.DB.Trouble()
 	var b bytes.Buffer
 	if err := s.pages[name].ExecuteTemplate(&b, "layout", f); err != nil {
 		return err
@@ -162,6 +216,8 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 		p = problem{http.StatusUnprocessableEntity, "The question is empty", "Go back and write one."}
 	case errors.Is(err, chat.ErrRunning):
 		p = problem{http.StatusConflict, "The answer before is still arriving", "Go back and stop it, or wait until it has ended. Nothing was sent."}
+	case errors.Is(err, chat.ErrUnsaved):
+		p = problem{http.StatusServiceUnavailable, "Not now", upper(err.Error()) + "."}
 	case errors.Is(err, chat.ErrClosed):
 		w.Header().Set("Retry-After", "3")
 		p = problem{http.StatusServiceUnavailable, "The server is restarting", "Go back and send again in a moment. Nothing was sent."}
@@ -169,6 +225,8 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 		var told problem
 		if errors.As(err, &told) {
 			p = told
+		} else if status, says := unwritten(err); status != 0 {
+			p = problem{status, "It could not be saved", upper(says) + "."}
 		} else {
 			s.log.Error("serve page", "path", r.URL.Path, "error", err)
 		}
@@ -177,6 +235,28 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.log.Error("serve error page", "path", r.URL.Path, "error", err)
 		http.Error(w, p.What, p.Status)
 	}
+}
+
+// home is where a reader goes on from an error.
+type home struct{ Href, Words string }
+
+// homes are the pages to go on from, by the beginning of the path that failed.
+var homes = []struct {
+	prefix string
+	home
+}{
+	{"/library", home{"/library", "library"}}, {"/documents", home{"/library", "library"}}, {"/notes", home{"/library", "library"}},
+	{"/runs", home{"/runs", "runs"}}, {"/jobs", home{"/jobs", "queue"}}, {"/tools", home{"/tools", "tools"}}, {"/progress", home{"/progress", "projects"}},
+}
+
+// Home is the page from which a reader goes on who meets an error under Path.
+func (f frame) Home() home {
+	for _, h := range homes {
+		if strings.HasPrefix(f.Path, h.prefix) {
+			return h.home
+		}
+	}
+	return home{"/", "conversations"}
 }
 
 // A problem is an error for the reader of a page.
@@ -225,6 +305,3 @@ func local(path string) string {
 func back(w http.ResponseWriter, r *http.Request, path string) {
 	http.Redirect(w, r, path, http.StatusSeeOther)
 }
-
-// noteLink returns the address of a citation's passage.
-func noteLink(c llm.Citation) string { return notePath(c.Path, c.Start, c.End, c.Line) }

@@ -19,9 +19,12 @@ import (
 
 	"home.arpa/lab/llm-runner/internal/chat"
 	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/memory"
 	"home.arpa/lab/llm-runner/internal/quota"
 	"home.arpa/lab/llm-runner/internal/route"
+	"home.arpa/lab/llm-runner/internal/toolbox"
 	"home.arpa/lab/llm-runner/internal/usage"
 )
 
@@ -82,13 +85,42 @@ const restoreNote = "# Restore\n\nRead this at three in the morning.\n\n## The v
 
 func newRig(t testing.TB) *rig { return rigAt(t, filepath.Join(t.TempDir(), db.Name)) }
 
+// durableRig is a rig whose turns go on by themselves.
+func durableRig(t testing.TB) *rig {
+	t.Helper()
+	return rigWith(t, filepath.Join(t.TempDir(), db.Name), func(d *db.DB, log *slog.Logger) *engine.Engine {
+		handle, err := d.NewWriter()
+		if err != nil {
+			t.Fatal(err)
+		}
+		work, err := engine.Open(context.Background(), handle, engine.Config{Log: log})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return work
+	})
+}
+
 func rigAt(t testing.TB, path string) *rig {
+	t.Helper()
+	return rigWith(t, path, func(*db.DB, *slog.Logger) *engine.Engine { return nil })
+}
+
+// rigTools, if not nil, gives the next rigs tools. Tests that set it do not run side by side with others.
+var rigTools func(d *db.DB, router llm.Provider) (*toolbox.Box, llm.Provider)
+
+// rigMemory, if not nil, gives the next rigs a memory. Tests that set it do not run side by side with others.
+var rigMemory func(d *db.DB) *memory.Service
+
+// rigWith is a rig with an engine for its chats, which it launches and closes; nil: there is none.
+func rigWith(t testing.TB, path string, engine func(*db.DB, *slog.Logger) *engine.Engine) *rig {
 	t.Helper()
 	d, err := db.Open(context.Background(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	work := engine(d, log)
 	prices := usage.Prices{"groq": {Input: 0.59, Output: 0.79}}
 	ledger, err := usage.Open(context.Background(), d, prices)
 	if err != nil {
@@ -109,11 +141,27 @@ func rigAt(t testing.TB, path string) *rig {
 			{Name: "davas", Kind: "ollama", Provider: p},
 			{Name: "groq", Kind: "openai", Cloud: true, Provider: p},
 		}})
-	chats, err := chat.New(context.Background(), d, router, chat.Config{Log: log, Grace: time.Nanosecond, Cost: prices.Cost})
+	var box *toolbox.Box
+	var asked llm.Provider = router
+	if rigTools != nil {
+		box, asked = rigTools(d, router)
+	}
+	var remembers *memory.Service
+	config := chat.Config{Log: log, Grace: time.Nanosecond, Cost: prices.Cost, Engine: work}
+	if rigMemory != nil {
+		remembers = rigMemory(d)
+		config.Recall = recalls(remembers)
+	}
+	chats, err := chat.New(context.Background(), d, asked, config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	site, err := New(Config{Chats: chats, Router: router, Ledger: ledger, DB: d, Version: "v1.2.3", Log: log,
+	if work != nil {
+		if err := work.Launch(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	site, err := New(Config{Chats: chats, Router: router, Ledger: ledger, DB: d, Tools: box, Memory: remembers, Version: "v1.2.3", Log: log,
 		Note: func(_ context.Context, path string) ([]byte, error) {
 			if path != "handbook/restore it.md" {
 				return nil, fs.ErrNotExist
@@ -136,6 +184,9 @@ func rigAt(t testing.TB, path string) *rig {
 		server.CloseClientConnections()
 		cancel()
 		wg.Wait()
+		if work != nil {
+			work.Close(5 * time.Second) //nolint:errcheck // the test has ended
+		}
 		closeBooks()
 		bookKeeper.Wait()
 		server.Close()

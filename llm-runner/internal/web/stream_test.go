@@ -3,10 +3,10 @@ package web
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
 )
@@ -137,27 +137,23 @@ func TestClosedBlocksAreSentOnce(t *testing.T) {
 	}
 }
 
-// The time for an answer grows with its length, not with its square: ten times the text may take at most thirty times as
-// long (a square would take a hundred).
+// The work for an answer grows with its length, not with its square: ten times the text may take at most thirty times the
+// memory in all (a square would take a hundred).
 func TestStreamingCostIsLinear(t *testing.T) {
 	md := newMarkdown()
-	cost := func(paragraphs int) time.Duration {
-		best := time.Hour
-		for range 3 {
-			s, text, began := newStream(md), "", time.Now()
-			for range paragraphs {
-				for range 10 {
-					text += "some *words* of it, "
-					s.update(text)
-				}
-				text += "\n\n"
-			}
-			best = min(best, time.Since(began))
+	cost := func(paragraphs int) uint64 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		s, text := newStream(md), strings.Repeat(strings.Repeat("some *words* of it, ", 10)+"\n\n", paragraphs)
+		for n := 20; n <= len(text); n += 20 {
+			s.update(text[:n])
 		}
-		return best
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
 	}
+	cost(1)
 	if small, large := cost(20), cost(200); large > 30*small {
-		t.Errorf("20 paragraphs took %s, 200 took %s", small, large)
+		t.Errorf("20 paragraphs took %d bytes, 200 took %d", small, large)
 	}
 }
 

@@ -9,8 +9,8 @@ name=ollama # for lib.sh
 version=v0.17.4 # as in ollamatest/server.go
 here=$(cd "$(dirname "$0")" && pwd)
 dir=${XDG_CACHE_HOME:-$HOME/.cache}/llm-runner/ollama-$version
-# shellcheck source=../lib.sh
-. "$here/../lib.sh"
+# shellcheck source=../../../scripts/lib.sh
+. "$here/../../../scripts/lib.sh"
 
 if [ -x "$dir/ollama" ]; then
     say "$version is there"

@@ -3,6 +3,7 @@
 package prove
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -39,4 +40,28 @@ func TestAPersonAsksARealModel(t *testing.T) {
 	h.start()
 	x.Run(chromedp.Navigate(h.url + "/chats/1"))
 	x.Says("Hello from a tiny model")
+}
+
+// A provider's limit opens after two seconds: the page says that the answer is held, and then it is there without a click.
+func TestAPersonWaitsForALimit(t *testing.T) {
+	b := browsertest.Start(t)
+	groq := newFake(t, "groq", "faults:\n  - {kind: \"429\", wait: 2s, on: [1]}\n")
+	r := newRunner(t, fmt.Sprintf(`providers:
+  groq: {kind: openai, url: "%s/openai/v1", key: "file:%s"}
+routes:
+  default: {provider: groq, model: tiny-chat}
+`, groq.url, keyFile(t)))
+	r.start()
+	x := b.Tab(t)
+	x.Run(chromedp.Navigate(r.url+"/"), chromedp.WaitReady(chromedp.CSS("html.scripted")), chromedp.SendKeys(chromedp.CSS("#ask"), "patience\r"))
+	x.State("held")
+	x.Until(`document.querySelector('.state').innerText.includes('It goes on by itself at')`)
+	x.Says("patience") // the fake echoes
+	x.State("finished")
+	if n := groq.answered(); n != 2 {
+		t.Errorf("the provider was asked %d times", n)
+	}
+	for _, w := range x.Complaints() {
+		t.Errorf("console: %s", w)
+	}
 }

@@ -40,38 +40,72 @@ func TestKilledWhileStreamingToAProgram(t *testing.T) {
 	h.waitOutcome("tiny-slow", usage.Interrupted)
 }
 
-// After kill -9 in the midst of an answer to a person, the conversation is there, with what had come, marked as what it
-// is; and it goes on.
+// After kill -9 in the midst of an answer to a person, what had come is there, marked as what it is; and the question is
+// asked again beside it without anybody's click.
 func TestKilledWhileStreamingToAPerson(t *testing.T) {
 	h := newHouse(t)
 	conversation := h.post("/chats", url.Values{"text": {"go"}, "model": {"tiny-slow"}})
-	err := poll(10*time.Second, 10*time.Millisecond, func() error {
-		if a := h.answer(conversation); a.Turn.State != chat.Streaming {
-			return fmt.Errorf("the turn is %s, not streaming", a.Turn.State)
+	h.streaming(conversation)
+	h.kill()
+	h.start()
+	err := poll(60*time.Second, 20*time.Millisecond, func() error {
+		if a := h.answer(conversation); a.Turn.State != chat.Finished || a.Text != tinymodel.Count() {
+			return fmt.Errorf("after the restart the turn is %s: %s", a.Turn.State, a.Turn.Error)
 		}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.kill()
-	h.start()
-	a := h.answer(conversation)
-	if a.Turn.State != chat.Interrupted || !strings.HasPrefix(tinymodel.Count(), a.Text) {
-		t.Errorf("after the restart the turn is %s with the text %q", a.Turn.State, a.Text)
+	all := h.answers(conversation)
+	if old := all[0]; len(all) != 2 || old.Turn.State != chat.Interrupted || old.Turn.Due || old.Text == "" || !strings.HasPrefix(tinymodel.Count(), old.Text) {
+		t.Errorf("of %d answers the first is %s with the text %q", len(all), old.Turn.State, old.Text)
+	}
+	h.waitOutcome("tiny-slow", usage.OK)
+	rows, err := h.ledger()
+	if err != nil || len(rows) != 2 || rows[1].Outcome != usage.Interrupted {
+		t.Errorf("the ledger: %+v, %v", rows, err)
+	}
+}
+
+// A question in whose answers the program is killed again and again is asked again three times; then a person decides.
+func TestKilledInEveryAnswerToAPerson(t *testing.T) {
+	h := newHouse(t)
+	conversation := h.post("/chats", url.Values{"text": {"go"}, "model": {"tiny-slow"}})
+	for life := range 4 {
+		h.streaming(conversation)
+		if n := len(h.answers(conversation)); n != life+1 {
+			t.Fatalf("in life %d there are %d answers", life, n)
+		}
+		h.kill()
+		h.start()
 	}
 	h.waitOutcome("tiny-slow", usage.Interrupted)
+	for _, a := range h.answers(conversation) {
+		if a.Turn.State != chat.Interrupted || a.Turn.Due {
+			t.Errorf("turn %d is %s, due %t", a.ID, a.Turn.State, a.Turn.Due)
+		}
+	}
+	h.post(fmt.Sprintf("/turns/%d/again", h.answer(conversation).ID), nil)
+	h.streaming(conversation)
+	if n := len(h.answers(conversation)); n != 5 {
+		t.Errorf("there are %d answers", n)
+	}
+}
 
-	h.post(fmt.Sprintf("/turns/%d/again", a.ID), url.Values{"model": {"tiny-chat"}})
-	err = poll(10*time.Second, 20*time.Millisecond, func() error {
-		if a = h.answer(conversation); a.Turn.State != chat.Finished {
-			return fmt.Errorf("asked again, the turn is %s: %s", a.Turn.State, a.Turn.Error)
+// streaming waits until the last answer of a conversation arrives.
+func (r *runner) streaming(conversation string) {
+	r.t.Helper()
+	err := poll(20*time.Second, 10*time.Millisecond, func() error {
+		if a := r.answer(conversation); a.Turn.State != chat.Streaming || a.Text == "" {
+			return fmt.Errorf("the turn is %s, not streaming", a.Turn.State)
 		}
 		return nil
 	})
 	if err != nil {
-		t.Error(err)
+		r.t.Fatal(err)
 	}
+	time.Sleep(200 * time.Millisecond) // what has come is written every 75 ms
 }
 
 // post sends a form and returns the path that it leads to.
@@ -93,8 +127,18 @@ func (r *runner) post(path string, form url.Values) string {
 	return where
 }
 
-// answer is the last answer of a conversation, from its export.
-func (r *runner) answer(conversation string) (last chat.Message) {
+// answer is the last answer of a conversation.
+func (r *runner) answer(conversation string) chat.Message {
+	r.t.Helper()
+	all := r.answers(conversation)
+	if len(all) == 0 {
+		r.t.Fatalf("%s has no answer", conversation)
+	}
+	return all[len(all)-1]
+}
+
+// answers are all answers of a conversation, from its export.
+func (r *runner) answers(conversation string) (all []chat.Message) {
 	r.t.Helper()
 	var export struct{ Messages []chat.Message }
 	if err := r.get(conversation+"/export.json", &export); err != nil {
@@ -102,11 +146,8 @@ func (r *runner) answer(conversation string) (last chat.Message) {
 	}
 	for _, m := range export.Messages {
 		if m.Turn != nil {
-			last = m
+			all = append(all, m)
 		}
 	}
-	if last.Turn == nil {
-		r.t.Fatalf("%s has no answer", conversation)
-	}
-	return last
+	return all
 }

@@ -13,6 +13,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -67,7 +70,9 @@ type runner struct {
 	url     string
 	dir     string
 	process *exec.Cmd
+	ended   chan struct{} // closed once the process has
 	log     *bytes.Buffer // of the process; complete once it has ended
+	under   []string      // a program that runs it, with its arguments
 }
 
 func newRunner(t *testing.T, config string) *runner {
@@ -82,22 +87,14 @@ func newRunner(t *testing.T, config string) *runner {
 // start runs the program until its page is there, and returns how long that took.
 func (r *runner) start() time.Duration {
 	r.t.Helper()
-	r.log = &bytes.Buffer{}
-	p := exec.Command(binary, "serve", "--config", filepath.Join(r.dir, "runner.yaml"), "--data", r.dir, "--listen", r.url[len("http://"):])
-	p.Env = []string{"HOME=" + r.dir, "PATH=" + os.Getenv("PATH")} // nobody's keys, nobody's Ollama
-	p.Stdout, p.Stderr = r.log, r.log
-	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	started := time.Now()
-	if err := p.Start(); err != nil {
-		r.t.Fatal(err)
-	}
-	r.process = p
+	r.launch()
 	r.t.Cleanup(func() {
 		r.kill()
 		if r.t.Failed() {
 			r.t.Logf("the runner said:\n%s", r.log)
 		}
 	})
+	started := time.Now()
 	err := poll(20*time.Second, time.Millisecond, func() error { return r.get("/", nil) })
 	took := time.Since(started)
 	if err != nil {
@@ -106,13 +103,45 @@ func (r *runner) start() time.Duration {
 	return took
 }
 
+// launch runs the program.
+func (r *runner) launch() {
+	r.t.Helper()
+	r.log = &bytes.Buffer{}
+	line := append(slices.Clone(r.under), binary, "serve", "--config", filepath.Join(r.dir, "runner.yaml"), "--data", r.dir, "--listen", r.url[len("http://"):])
+	p := exec.Command(line[0], line[1:]...)
+	p.Env = []string{"HOME=" + r.dir, "PATH=" + os.Getenv("PATH")} // nobody's keys, nobody's Ollama
+	p.Stdout, p.Stderr = r.log, r.log
+	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = p.Wait() // "signal: killed"
+		close(ended)
+	}()
+	r.process, r.ended = p, ended
+}
+
 // kill ends the process without a warning, as a power cut does.
 func (r *runner) kill() {
 	if r.process == nil {
 		return
 	}
+	pid := r.process.Process.Pid
+	if len(r.under) > 0 { // the program is the only child
+		if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)); err == nil {
+			if child, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+				_ = syscall.Kill(child, syscall.SIGKILL) // whatever runs it ends with it
+			}
+		}
+		select {
+		case <-r.ended:
+		case <-time.After(5 * time.Second):
+		}
+	}
 	_ = r.process.Process.Kill() // it may have ended by itself
-	_ = r.process.Wait()         // "signal: killed"
+	<-r.ended
 	r.process = nil
 }
 

@@ -5,12 +5,17 @@ package prove
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"home.arpa/lab/llm-runner/internal/graph"
+	"home.arpa/lab/llm-runner/internal/jobs"
 )
 
 // The promises to a small machine.
@@ -18,6 +23,10 @@ const (
 	mostStart  = 300 * time.Millisecond // from the start of the process to its page
 	mostIdle   = 40 << 20               // bytes resident
 	mostBinary = 40 << 20               // bytes on disk
+
+	mostResearch    = 10        // runs at once
+	laneOfJobs      = 8         // jobs of them
+	mostResearching = 200 << 20 // bytes resident meanwhile
 )
 
 // The page is there at once, although every provider is dead: one refuses, one never says a word.
@@ -44,10 +53,19 @@ func TestIdlesInLittleMemory(t *testing.T) {
 	r := newRunner(t, fmt.Sprintf(routes, nobody(t), nobody(t)))
 	r.start()
 	r.waitStatus("davas", "down", 5*time.Second)
-	most := 0
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		most = max(most, r.resident())
+	// What the start needed goes back once the program has come to rest: then it stays small.
+	window := func() (most int) {
+		for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+			most = max(most, r.resident())
+		}
+		return most
 	}
+	for range 5 {
+		if window() <= mostIdle {
+			break
+		}
+	}
+	most := max(window(), window()) // and it does not grow again
 	t.Logf("%.1f MiB resident", float64(most)/(1<<20))
 	if most > mostIdle {
 		t.Errorf("%d bytes resident, more than %d", most, mostIdle)
@@ -67,6 +85,63 @@ func (r *runner) resident() int {
 		r.t.Fatal(err)
 	}
 	return kb << 10
+}
+
+// Ten runs of research at once, with notes, a web and reports, against a provider with recorded words.
+func TestTenRunsOfResearchInLittleMemory(t *testing.T) {
+	words := newWordsmith(t)
+	words.slow = 200 * time.Millisecond // so that they are at work at the same time
+	searxng, _ := smallWeb(t)
+	vault := researchVault(t)
+	r := newRunner(t, strings.Replace(fmt.Sprintf(researchConfig, vault, searxng, nobody(t), words.url), "contabo/tiny-embed", "none", 1))
+	r.start()
+	began := time.Now()
+	const question = "How loud is the Kestrel heat pump, and which refrigerant does it have?"
+	var programs sync.WaitGroup
+	defer programs.Wait()
+	for range mostResearch - laneOfJobs { // jobs of one lane are eight at a time; programs do not stand in that line
+		programs.Go(func() {
+			resp, err := http.Post(r.url+"/v1/chat/completions", "application/json", strings.NewReader(fmt.Sprintf(`{"model": "research", "messages": [{"role": "user", "content": %q}]}`, question)))
+			if err != nil || resp.StatusCode != http.StatusOK {
+				t.Errorf("%v, %v", resp, err)
+				return
+			}
+			resp.Body.Close()
+		})
+	}
+	r.hand(laneOfJobs, jobs.Spec{Type: jobs.Research, Prompt: question})
+	most, together := 0, 0
+	err := poll(60*time.Second, 20*time.Millisecond, func() error {
+		most = max(most, r.resident())
+		var all struct{ Runs []graph.RunRow }
+		if err := r.get("/api/runs", &all); err != nil {
+			return err
+		}
+		done, running := 0, 0
+		for _, run := range all.Runs {
+			if run.Status == graph.Done {
+				done++
+			}
+			if run.Status == graph.Running {
+				running++
+			}
+		}
+		together = max(together, running)
+		if done < mostResearch {
+			return fmt.Errorf("%d of %d runs are done", done, mostResearch)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d runs, %d at a time, in %s, %d questions to models, at most %.1f MiB resident", mostResearch, together, time.Since(began).Round(100*time.Millisecond), words.asked.Load(), float64(most)/(1<<20))
+	if together < mostResearch {
+		t.Errorf("only %d runs were at work at a time", together)
+	}
+	if most > mostResearching {
+		t.Errorf("%d bytes resident, more than %d", most, mostResearching)
+	}
 }
 
 func TestBinaryIsSmall(t *testing.T) {

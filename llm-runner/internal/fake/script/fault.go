@@ -14,8 +14,13 @@ type Fault struct {
 	Kind    FaultKind     `yaml:"kind"`
 	On      []int         `yaml:"on"`      // numbers of requests, from 1
 	Chance  float64       `yaml:"chance"`  // 0 to 1
-	Wait    time.Duration `yaml:"wait"`    // what a 429 or an overload tells to wait; 0 means 30 s for a 429
+	Wait    time.Duration `yaml:"wait"`    // what a 429 or an overload tells to wait, 0 means 30 s for a 429; or how late slow_first_token is
 	Message string        `yaml:"message"` // instead of the provider's own words
+
+	// Of verbatim: the response as it is sent.
+	Status  int               `yaml:"status"` // 0 means 200
+	Headers map[string]string `yaml:"headers"`
+	Body    string            `yaml:"body"`
 }
 
 // A FaultKind names a fault.
@@ -44,7 +49,9 @@ const (
 const (
 	ResetBeforeHeaders FaultKind = "reset_before_headers"
 	StallBeforeHeaders FaultKind = "stall_before_headers"
+	SlowFirstToken     FaultKind = "slow_first_token" // the headers at once, the answer after Wait
 	ResetMidStream     FaultKind = "reset_mid_stream"
+	CloseMidStream     FaultKind = "close_mid_stream" // as a reset, but the connection is closed in an orderly way
 	StallMidStream     FaultKind = "stall_mid_stream"
 	MalformedChunk     FaultKind = "malformed_chunk"
 	ErrorMidStream     FaultKind = "error_mid_stream"
@@ -52,6 +59,7 @@ const (
 	ResetAfterFinish   FaultKind = "reset_after_finish" // the answer itself is whole
 	HTML200            FaultKind = "html_200"
 	Error200           FaultKind = "error_200"
+	Verbatim           FaultKind = "verbatim" // Status, Headers and Body as they are: a refusal that was caught in the wild
 )
 
 // Disguises: a whole answer in an unusual shape. Several may apply at once.
@@ -69,9 +77,12 @@ const (
 
 var (
 	refusals  = []FaultKind{RateLimited, RateNoHint, RateWrongHint, Spend, BadRequest, BadKey, Forbidden, NoModel, TooLarge, CapacityExceeded, Internal, BadGateway, Busy, GatewayTimeout, Overloaded}
-	breaks    = []FaultKind{ResetBeforeHeaders, StallBeforeHeaders, ResetMidStream, StallMidStream, MalformedChunk, ErrorMidStream, Truncate, ResetAfterFinish, HTML200, Error200}
+	breaks    = []FaultKind{ResetBeforeHeaders, StallBeforeHeaders, SlowFirstToken, ResetMidStream, CloseMidStream, StallMidStream, MalformedChunk, ErrorMidStream, Truncate, ResetAfterFinish, HTML200, Error200, Verbatim}
 	disguises = []FaultKind{NoDone, JSON200, SlowDrip, Gzip, SplitEveryByte, CRLF, HugeEvent, Comments, BytesAfterDone}
 )
+
+// FaultKinds are all there are.
+func FaultKinds() []FaultKind { return slices.Concat(refusals, breaks, disguises) }
 
 // Refuses says that k is an error status instead of an answer.
 func (k FaultKind) Refuses() bool { return slices.Contains(refusals, k) }
@@ -91,7 +102,7 @@ func (k FaultKind) Disguises() bool { return slices.Contains(disguises, k) }
 func (f *Fault) check() error {
 	if !f.Kind.Refuses() && !f.Kind.Disguises() && !slices.Contains(breaks, f.Kind) {
 		var known []string
-		for _, k := range slices.Concat(refusals, breaks, disguises) {
+		for _, k := range FaultKinds() {
 			known = append(known, string(k))
 		}
 		return fmt.Errorf("kind: %q is not one of %s", f.Kind, strings.Join(known, ", "))
@@ -101,6 +112,12 @@ func (f *Fault) check() error {
 	}
 	if f.Wait < 0 {
 		return fmt.Errorf("wait: %s is negative", f.Wait)
+	}
+	if f.Kind != Verbatim && (f.Status != 0 || f.Headers != nil || f.Body != "") {
+		return fmt.Errorf("kind: %s has no status, headers or body; verbatim has", f.Kind)
+	}
+	if f.Status != 0 && (f.Status < 200 || f.Status > 599) {
+		return fmt.Errorf("status: %d is not between 200 and 599", f.Status)
 	}
 	return nil
 }

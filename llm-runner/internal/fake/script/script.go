@@ -4,6 +4,7 @@
 //	key: sk-secret              # the key a caller must show; left out: any key, or none
 //	models: [small, large]      # what the model list shows and what answers; left out: any model answers
 //	dimensions: 64              # of embeddings
+//	context: 512                # tokens of a text that an embedding model reads; left out: any number
 //	seed: 1                     # of the faults' chances
 //	reply:                      # the first rule that matches answers; without rules the input is echoed
 //	  - match: weather          # a part of the last user message, or /a regular expression/; left out: anything
@@ -49,7 +50,8 @@ import (
 type Script struct {
 	Key        string   `yaml:"key"`
 	Models     []string `yaml:"models"`
-	Dimensions int      `yaml:"dimensions"` // 0 means 64
+	Dimensions int      `yaml:"dimensions"` // 0 means those of the named model in the fakes, 64 elsewhere
+	Context    int64    `yaml:"context"`    // tokens that are embedded; 0 no limit
 	Seed       uint64   `yaml:"seed"`
 	Reply      []Rule   `yaml:"reply"`
 	Limits     []Limit  `yaml:"limits"`
@@ -60,6 +62,7 @@ type Script struct {
 type Rule struct {
 	Match string `yaml:"match"` // of the last user message: a part of it, or a /regexp/; "" matches anything
 	Model string `yaml:"model"` // "" any
+	After string `yaml:"after"` // a part of the result of a tool with which the request ends; "" whatever it ends with
 
 	Text      string `yaml:"text"`
 	Thinking  string `yaml:"thinking"`
@@ -129,12 +132,12 @@ func Parse(b []byte) (Script, error) {
 // typeNames are how the YAML package and people call the same things.
 var typeNames = strings.NewReplacer(
 	"yaml: unmarshal errors:\n  ", "", "yaml: ", "", "\n  ", "; ",
-	" not found in type script.Script", " is unknown; known are key, models, dimensions, seed, reply, limits, faults",
-	" not found in type script.Rule", " is unknown in a reply; known are match, model, text, thinking, signature, calls, usage, no_usage, finish, delay, chunk_delay, tokens_per_second, chunk_size, fault",
+	" not found in type script.Script", " is unknown; known are key, models, dimensions, context, seed, reply, limits, faults",
+	" not found in type script.Rule", " is unknown in a reply; known are match, model, after, text, thinking, signature, calls, usage, no_usage, finish, delay, chunk_delay, tokens_per_second, chunk_size, fault",
 	" not found in type script.Call", " is unknown in a call; known are id, name, arguments",
 	" not found in type script.Usage", " is unknown in usage; known are input, output, cached, thinking",
 	" not found in type script.Limit", " is unknown in a limit; known are dimension, max, model",
-	" not found in type script.Fault", " is unknown in a fault; known are kind, on, chance, wait, message",
+	" not found in type script.Fault", " is unknown in a fault; known are kind, on, chance, wait, message, status, headers, body",
 	"into time.Duration", "as a duration; write 20ms, 2s or 1m30s",
 	"!!str ", "", "!!seq", "a list", "!!map", "a mapping",
 )
@@ -199,12 +202,18 @@ func (r *Rule) check() error {
 
 // Answer returns the index of the first rule for model and input, and that rule with {{input}} filled in; -1 and an echo of
 // the input where none matches.
-func (s *Script) Answer(model, input string) (int, Rule) {
+func (s *Script) Answer(model, input string) (int, Rule) { return s.AnswerAfter(model, input, "") }
+
+// AnswerAfter is Answer to a request that ends with the result of a tool.
+func (s *Script) AnswerAfter(model, input, result string) (int, Rule) {
 	for i, r := range s.Reply {
 		if r.Model != "" && r.Model != model {
 			continue
 		}
 		if r.pattern != nil && !r.pattern.MatchString(input) || r.pattern == nil && !strings.Contains(input, r.Match) {
+			continue
+		}
+		if !strings.Contains(result, r.After) {
 			continue
 		}
 		r.Text = strings.ReplaceAll(r.Text, "{{input}}", input)

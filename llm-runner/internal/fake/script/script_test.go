@@ -46,20 +46,22 @@ func TestTheDocumentedExampleIsAScript(t *testing.T) {
 
 func TestABadScriptIsExplained(t *testing.T) {
 	for src, want := range map[string]string{
-		"replies: []":                           "line 1: field replies is unknown; known are key, models",
-		"reply:\n  - txt: a":                    "line 2: field txt is unknown in a reply; known are match",
-		"reply:\n  - {text: a, delay: soon}":    "line 2: cannot unmarshal `soon` as a duration; write 20ms",
-		"reply: [{match: /(/}]":                 "reply[0].match: error parsing regexp",
-		"reply: [{finish: tired}]":              `reply[0].finish: "tired" is not one of stop`,
-		"reply: [{calls: [{arguments: \"\"}]}]": "reply[0].calls[0].name: is missing",
-		"reply: [{chunk_size: -1}]":             "must not be negative",
-		"reply: [{fault: {kind: boom}}]":        `reply[0].fault.kind: "boom" is not one of 429`,
-		"limits: [{dimension: a, max: 1}]":      `limits[0].dimension: "a" is not one of requests/minute`,
-		"limits: [{dimension: tokens/day}]":     "limits[0].max: 0 is not positive",
-		"faults: [{kind: \"503\", chance: 2}]":  "faults[0].chance: 2 is not between 0 and 1",
-		"faults: [{kind: \"503\", wait: -1s}]":  "faults[0].wait: -1s is negative",
-		"dimensions: -1":                        "dimensions: -1 is negative",
-		"reply: {":                              "line 1",
+		"replies: []":                            "line 1: field replies is unknown; known are key, models",
+		"reply:\n  - txt: a":                     "line 2: field txt is unknown in a reply; known are match",
+		"reply:\n  - {text: a, delay: soon}":     "line 2: cannot unmarshal `soon` as a duration; write 20ms",
+		"reply: [{match: /(/}]":                  "reply[0].match: error parsing regexp",
+		"reply: [{finish: tired}]":               `reply[0].finish: "tired" is not one of stop`,
+		"reply: [{calls: [{arguments: \"\"}]}]":  "reply[0].calls[0].name: is missing",
+		"reply: [{chunk_size: -1}]":              "must not be negative",
+		"reply: [{fault: {kind: boom}}]":         `reply[0].fault.kind: "boom" is not one of 429`,
+		"limits: [{dimension: a, max: 1}]":       `limits[0].dimension: "a" is not one of requests/minute`,
+		"limits: [{dimension: tokens/day}]":      "limits[0].max: 0 is not positive",
+		"faults: [{kind: \"503\", chance: 2}]":   "faults[0].chance: 2 is not between 0 and 1",
+		"faults: [{kind: \"503\", wait: -1s}]":   "faults[0].wait: -1s is negative",
+		"faults: [{kind: \"503\", body: x}]":     "faults[0].kind: 503 has no status, headers or body; verbatim has",
+		"faults: [{kind: verbatim, status: 99}]": "faults[0].status: 99 is not between 200 and 599",
+		"dimensions: -1":                         "dimensions: -1 is negative",
+		"reply: {":                               "line 1",
 	} {
 		if _, err := script.Parse([]byte(src)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q\ngot  %v\nwant %s", src, err, want)

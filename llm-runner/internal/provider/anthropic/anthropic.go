@@ -29,10 +29,11 @@ const Version = "2023-06-01"
 
 // Config says where the API is and who asks.
 type Config struct {
-	Name    string        // for errors; "" means "anthropic"
-	URL     string        // without a path; "" means DefaultURL
-	Key     string        // sent as x-api-key; "" sends none
-	Timeout time.Duration // the longest silence; see upstream.Client.Timeout
+	Name    string          // for errors; "" means "anthropic"
+	URL     string          // without a path; "" means DefaultURL
+	Key     string          // sent as x-api-key; "" sends none
+	Timeout time.Duration   // the longest silence; see upstream.Client.Timeout
+	Dial    upstream.Dialer // makes connections; nil: TCP, or through the proxy of the environment
 }
 
 // Validate returns all faults of c.
@@ -65,7 +66,7 @@ func New(c Config) *Provider {
 	if c.Key != "" {
 		h.Set("X-Api-Key", c.Key)
 	}
-	return &Provider{client: upstream.New(c.Name, c.url(), h, c.Timeout)}
+	return &Provider{client: upstream.New(c.Name, c.url(), h, c.Timeout).Over(c.Dial)}
 }
 
 // CloseIdle closes connections that nobody uses.

@@ -42,6 +42,8 @@ func refusal(status int, h http.Header, body []byte, now time.Time) *llm.Error {
 	if wait := upstream.RetryAfter(h, now); wait > 0 && !e.Kind.Permanent() {
 		e.Until = now.Add(wait).UTC()
 	}
+	// "prompt is too long: 200251 tokens > 200000 maximum"; "input length and `max_tokens` exceed context limit: 178959 + 64000 > 200000"
+	e.TooLong = e.Kind == llm.BadRequest && (strings.Contains(b.Error.Message, "prompt is too long") || strings.Contains(b.Error.Message, "exceed context limit"))
 	if e.Kind == llm.Quota {
 		e.Limits, e.Until = exhausted(e.Limits, b.Error.Message, e.Until)
 	}

@@ -1,9 +1,12 @@
 package anthropic
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
 )
@@ -271,5 +274,7 @@ func inStream(data []byte) error {
 	if err := json.Unmarshal(data, &b); err != nil || b.Error.Type == "" && b.Error.Message == "" {
 		return errNoMessage
 	}
-	return &llm.Error{Kind: kindOf(0, b.Error), Message: b.Error.words(0), Body: append([]byte(nil), data...)}
+	e := refusal(0, nil, bytes.Clone(data), time.Now())
+	e.Status = http.StatusOK
+	return e
 }

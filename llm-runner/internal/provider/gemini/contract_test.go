@@ -114,6 +114,16 @@ func TestForeignSignaturesAreLeftOutOnce(t *testing.T) {
 	}
 }
 
+func TestTheFakeMakesVectorsOfTheNamedModelsLength(t *testing.T) {
+	for model, want := range map[string]int{"gemini-embedding-001": 3072, "nobody-knows-it": 64} {
+		sub := open(t, providertest.Scenario{})
+		got, err := sub.Provider.(llm.Embedder).Embed(t.Context(), llm.EmbedRequest{Model: model, Texts: []string{"a"}})
+		if err != nil || len(got.Vectors) != 1 || len(got.Vectors[0]) != want {
+			t.Errorf("%s: %d vectors, %v, want one of %d dimensions", model, len(got.Vectors), err, want)
+		}
+	}
+}
+
 func TestEmbedInBatches(t *testing.T) {
 	sub := open(t, providertest.Scenario{Script: script.Script{Dimensions: 8}})
 	texts := make([]string, 230)

@@ -12,9 +12,13 @@ import (
 // maxBatch is how many texts one batchEmbedContents may have: "at most 100 requests can be in one batch".
 const maxBatch = 100
 
+// tasks are the API's names for what a text is for.
+var tasks = map[string]string{"document": "RETRIEVAL_DOCUMENT", "query": "RETRIEVAL_QUERY"}
+
 type embedRequest struct {
 	Model      string  `json:"model"`
 	Content    content `json:"content"`
+	Task       string  `json:"taskType,omitempty"`
 	Dimensions int     `json:"outputDimensionality,omitempty"`
 }
 
@@ -26,7 +30,8 @@ type embedResponse struct {
 }
 
 // Embed asks for vectors, 100 texts at a time. Fewer dimensions than the model's own come from cutting its vectors, and
-// those of gemini-embedding-001 are then no longer of length one. Usage is known where every part of the answer told it.
+// those of gemini-embedding-001 are then no longer of length one. Texts that are longer than the model reads are cut by the
+// server, which cannot be told otherwise (autoTruncate is Vertex's). Usage is known where every part of the answer told it.
 func (p *Provider) Embed(ctx context.Context, req llm.EmbedRequest) (llm.Embeddings, error) {
 	var out llm.Embeddings
 	var input int64
@@ -55,7 +60,7 @@ func (p *Provider) embed(ctx context.Context, req llm.EmbedRequest, texts []stri
 	var out embedResponse
 	requests := make([]embedRequest, len(texts))
 	for i := range texts {
-		requests[i] = embedRequest{modelName(req.Model), content{Parts: []part{{Text: &texts[i]}}}, req.Dimensions}
+		requests[i] = embedRequest{modelName(req.Model), content{Parts: []part{{Text: &texts[i]}}}, tasks[req.Task], req.Dimensions}
 	}
 	body, err := json.Marshal(map[string]any{"requests": requests})
 	if err != nil {

@@ -28,10 +28,11 @@ const DefaultURL = "https://generativelanguage.googleapis.com"
 
 // Config says where the API is and who asks.
 type Config struct {
-	Name    string        // for errors; "" means "gemini"
-	URL     string        // without a path; "" means DefaultURL
-	Key     string        // sent as x-goog-api-key, never in a URL; "" sends none
-	Timeout time.Duration // the longest silence; see upstream.Client.Timeout
+	Name    string          // for errors; "" means "gemini"
+	URL     string          // without a path; "" means DefaultURL
+	Key     string          // sent as x-goog-api-key, never in a URL; "" sends none
+	Timeout time.Duration   // the longest silence; see upstream.Client.Timeout
+	Dial    upstream.Dialer // makes connections; nil: TCP, or through the proxy of the environment
 }
 
 // Validate returns all faults of c.
@@ -65,7 +66,7 @@ func New(c Config) *Provider {
 	if c.Key != "" {
 		h.Set("X-Goog-Api-Key", c.Key)
 	}
-	return &Provider{client: upstream.New(c.Name, c.url(), h, c.Timeout)}
+	return &Provider{client: upstream.New(c.Name, c.url(), h, c.Timeout).Over(c.Dial)}
 }
 
 // CloseIdle closes connections that nobody uses.

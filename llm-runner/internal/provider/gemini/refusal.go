@@ -42,8 +42,14 @@ type violation struct {
 // A 429 names the quotas that have run out, and a time to wait that is meaningless for some of them: a daily quota is
 // empty until midnight in California, whatever retryDelay says. Until is the latest reset among them.
 func refusal(code int, h http.Header, body []byte, now time.Time) *llm.Error {
-	s := parseStatus(code, body)
-	e := &llm.Error{Kind: kindOf(s), Status: code, Header: h, Body: body}
+	e := parseStatus(code, body).refusal(h, now)
+	e.Status, e.Header, e.Body = code, h, body
+	return e
+}
+
+// refusal reads what a status says by itself, and what the headers add.
+func (s status) refusal(h http.Header, now time.Time) *llm.Error {
+	e := &llm.Error{Kind: kindOf(s)}
 	e.Message = s.words(e.Kind)
 	wait := retryDelay(s)
 	if wait == 0 {
@@ -52,6 +58,8 @@ func refusal(code int, h http.Header, body []byte, now time.Time) *llm.Error {
 	if wait > 0 && !e.Kind.Permanent() {
 		e.Until = now.Add(wait).UTC()
 	}
+	// "The input token count (1200293) exceeds the maximum number of tokens allowed (1048576)."
+	e.TooLong = e.Kind == llm.BadRequest && strings.Contains(s.Message, "input token count") && strings.Contains(s.Message, "exceeds the maximum")
 	if e.Kind == llm.Quota {
 		e.Limits, e.Until = exhausted(s, e.Until, now)
 	}

@@ -1,10 +1,13 @@
 package gemini
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
+	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
 )
@@ -177,6 +180,7 @@ func sum(counts ...*int64) llm.Count {
 
 // inStream reads an error that came under a status of 200.
 func inStream(s status, data []byte) *llm.Error {
-	kind := kindOf(s)
-	return &llm.Error{Kind: kind, Message: s.words(kind), Body: append([]byte(nil), data...)}
+	e := s.refusal(nil, time.Now())
+	e.Status, e.Body = http.StatusOK, bytes.Clone(data)
+	return e
 }

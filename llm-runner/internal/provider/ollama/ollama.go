@@ -27,10 +27,11 @@ const MaxAnswer = 64 << 20
 
 // Config says where the machine is.
 type Config struct {
-	Name    string        // for errors; "" means "ollama"
-	URL     string        // without a path; "" means DefaultURL
-	Key     string        // for Ollama's cloud, or a proxy before the machine; "" none
-	Timeout time.Duration // the longest silence; see upstream.Client.Timeout
+	Name    string          // for errors; "" means "ollama"
+	URL     string          // without a path; "" means DefaultURL
+	Key     string          // for Ollama's cloud, or a proxy before the machine; "" none
+	Timeout time.Duration   // the longest silence; see upstream.Client.Timeout
+	Dial    upstream.Dialer // makes connections; nil: TCP, or through the proxy of the environment
 	// Context is how many tokens of a conversation the model sees. Zero leaves it to the server, which silently drops the
 	// beginning of what is longer than its default of a few thousand.
 	Context int
@@ -79,7 +80,7 @@ func New(c Config) *Provider {
 	if c.Name == "" {
 		c.Name = "ollama"
 	}
-	return &Provider{client: upstream.New(c.Name, c.url(), h, c.Timeout), context: c.Context}
+	return &Provider{client: upstream.New(c.Name, c.url(), h, c.Timeout).Over(c.Dial), context: c.Context}
 }
 
 // CloseIdle closes connections that nobody uses.
@@ -137,6 +138,9 @@ func (p *Provider) of(model string, err error, started bool) error {
 	if e.Kind == llm.NotFound && model != "" {
 		e.Message = fmt.Sprintf("model %q is not on this machine; run: ollama pull %s", model, model)
 	}
+	for i := range e.Limits {
+		e.Limits[i].Model = model // the cloud's: what runs on the machine itself has none
+	}
 	return e
 }
 
@@ -161,7 +165,8 @@ func (p *Provider) whole(ctx context.Context, path string, body []byte, out any)
 	return nil
 }
 
-// Embed asks for embeddings. Texts that are longer than the model's context are cut off by the server.
+// Embed asks for embeddings. Left alone, the server cuts texts that are longer than the model's context and does not say so;
+// it is told to refuse them ("the input length exceeds the context length").
 func (p *Provider) Embed(ctx context.Context, req llm.EmbedRequest) (llm.Embeddings, error) {
 	if len(req.Texts) == 0 {
 		return llm.Embeddings{}, nil
@@ -170,7 +175,8 @@ func (p *Provider) Embed(ctx context.Context, req llm.EmbedRequest) (llm.Embeddi
 		Model      string   `json:"model"`
 		Input      []string `json:"input"`
 		Dimensions int      `json:"dimensions,omitempty"`
-	}{req.Model, req.Texts, req.Dimensions})
+		Truncate   bool     `json:"truncate"`
+	}{req.Model, req.Texts, req.Dimensions, false})
 	var out struct {
 		Embeddings [][]float32 `json:"embeddings"`
 		Prompt     *int64      `json:"prompt_eval_count"`

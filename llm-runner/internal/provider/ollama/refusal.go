@@ -22,6 +22,8 @@ func refusal(status int, h http.Header, body []byte, now time.Time) *llm.Error {
 	if wait := upstream.RetryAfter(h, now); wait > 0 && !e.Kind.Permanent() {
 		e.Until = now.Add(wait).UTC()
 	}
+	// Mostly Ollama drops the beginning in silence; models that llama.cpp prepares refuse with "... exceeds the available context size ...".
+	e.TooLong = e.Kind == llm.BadRequest && (strings.Contains(in.Error, "context size") || strings.Contains(in.Error, "context length"))
 	if e.Kind == llm.Quota {
 		e.Limits = []llm.Limit{{Dimension: llm.Overall, Exhausted: true, Reset: e.Until}}
 	}
@@ -56,7 +58,7 @@ func kindOf(status int, message string) llm.Kind {
 
 // inBand reads an error that came under status 200.
 func inBand(message string) *llm.Error {
-	e := &llm.Error{Kind: llm.Unavailable, Message: message}
+	e := &llm.Error{Kind: llm.Unavailable, Status: http.StatusOK, Message: message}
 	if strings.HasPrefix(message, "server busy") {
 		e.Kind = llm.Overload
 	}

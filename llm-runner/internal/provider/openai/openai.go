@@ -38,12 +38,13 @@ const (
 
 // Config says where the server is and how to speak to it.
 type Config struct {
-	Name    string        // for errors; "" means "openai"
-	URL     string        // base with the version, as in DefaultURL, which "" means
-	Key     string        // sent as a bearer token; "" none
-	Timeout time.Duration // the longest silence; see upstream.Client.Timeout
-	Flavor  Flavor        // "" means by the URL's host: api.openai.com, api.groq.com, or else generic
-	Header  http.Header   // sent with every request, as OpenAI-Organization
+	Name    string          // for errors; "" means "openai"
+	URL     string          // base with the version, as in DefaultURL, which "" means
+	Key     string          // sent as a bearer token; "" none
+	Timeout time.Duration   // the longest silence; see upstream.Client.Timeout
+	Dial    upstream.Dialer // makes connections; nil: TCP, or through the proxy of the environment
+	Flavor  Flavor          // "" means by the URL's host: api.openai.com, api.groq.com, or else generic
+	Header  http.Header     // sent with every request, as OpenAI-Organization
 }
 
 // Validate returns all faults of c.
@@ -109,7 +110,7 @@ func New(c Config) *Provider {
 	if c.Name == "" {
 		c.Name = "openai"
 	}
-	return &Provider{client: upstream.New(c.Name, c.url(), h, c.Timeout), flavor: c.flavor()}
+	return &Provider{client: upstream.New(c.Name, c.url(), h, c.Timeout).Over(c.Dial), flavor: c.flavor()}
 }
 
 // CloseIdle closes connections that nobody uses.

@@ -24,7 +24,10 @@ func refusal(flavor Flavor, status int, h http.Header, body []byte, now time.Tim
 	if e.Message == "" {
 		e.Message = "refused: " + string(e.Kind)
 	}
+	e.Limits = limits(flavor, h, now) // a request that failed may have been counted all the same
 	switch e.Kind {
+	case llm.BadRequest: // the code is OpenAI's and Groq's; imitations have only the words (vLLM)
+		e.TooLong = said.Code == "context_length_exceeded" || strings.Contains(said.Message, "maximum context length") || said.Type == "exceed_context_size_error" // llama.cpp
 	case llm.Quota:
 		e.Limits, e.Until = exhausted(flavor, limits(flavor, h, now), said.Message, upstream.RetryAfter(h, now), now)
 	case llm.Overload, llm.Unavailable:
@@ -38,7 +41,7 @@ func refusal(flavor Flavor, status int, h http.Header, body []byte, now time.Tim
 // inBand reads an error that came where an answer was due, under status 200.
 func inBand(said *wire.Error, now time.Time) *llm.Error {
 	status, _ := strconv.Atoi(said.Code) // OpenRouter repeats the status as the code
-	e := &llm.Error{Kind: kindOf(status, said), Message: said.Message, Body: said.Raw, Err: said}
+	e := &llm.Error{Kind: kindOf(status, said), Status: http.StatusOK, Message: said.Message, Body: said.Raw, Err: said}
 	if e.Kind == llm.Quota {
 		e.Limits, e.Until = exhausted(Generic, nil, said.Message, 0, now)
 	}

@@ -9,6 +9,8 @@
 //	    thinking: Somebody wants to know the weather.
 //	    calls:
 //	      - {name: weather, arguments: '{"city": "Oslo"}'}
+//	  - after: 12 degrees              # a part of the result of a tool with which the request ends
+//	    text: It is cold.
 //	  - match: slow
 //	    delay: 2s                      # before the first word
 //	    tokens_per_second: 20
@@ -86,7 +88,7 @@ func spoken(s script.Script) error {
 		}
 	}
 	for _, f := range faults {
-		if f.Kind.Disguises() {
+		if f.Kind.Disguises() || f.Kind == script.Verbatim || f.Kind == script.SlowFirstToken {
 			return fmt.Errorf("fault %s: is about bytes on a wire; use llm-runner fake", f.Kind)
 		}
 	}
@@ -179,7 +181,7 @@ func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Ev
 				input = text
 			}
 		}
-		_, r := p.script.Answer(req.Model, input)
+		_, r := p.script.AnswerAfter(req.Model, input, lastResult(req))
 		fault, e := p.next(req.Model, r)
 		if e != nil {
 			yield(llm.Event{}, e)
@@ -276,4 +278,16 @@ func pause(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// lastResult is what the tools said with which a request ends; "" it ends otherwise.
+func lastResult(req llm.Request) (all string) {
+	if n := len(req.Messages); n > 0 {
+		for _, part := range req.Messages[n-1].Parts {
+			if part.Result != nil {
+				all += part.Result.Text + "\n"
+			}
+		}
+	}
+	return all
 }

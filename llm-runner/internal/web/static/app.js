@@ -11,7 +11,7 @@ const say = text => { if (text) $('#said').textContent = text; };
 const nearEnd = () => innerHeight + scrollY > root.scrollHeight - 120;
 const toEnd = () => scrollTo(0, root.scrollHeight);
 
-// Turns. One EventSource per answer under way; it comes back by itself, from the place it had reached.
+// Turns. One EventSource per answer that is not over; it comes back by itself, from the place it had reached.
 const open = new Map(); // turn -> {source, after, wait, timer}
 
 function follow(article) {
@@ -58,7 +58,10 @@ function note(turn, text) {
 
 function blocks(turn, changes) {
   const prose = $('.prose', article(turn) || document.createElement('i'));
-  if (!prose) return;
+  if (prose) fill(prose, changes);
+}
+
+function fill(prose, changes) {
   const follows = nearEnd();
   for (const [i, html] of changes) {
     while (prose.children.length <= i) {
@@ -82,12 +85,14 @@ function state(turn, s) {
   $('.line', a).innerHTML = s.line;
   a.dataset.state = s.state;
   say(s.says);
-  if (!s.running) {
+  a.toggleAttribute('data-running', s.running);
+  if (!s.running) a.dataset.v = '';
+  if (s.over) {
     drop(turn);
-    a.removeAttribute('data-running');
-    a.dataset.v = '';
-    stopper();
+    a.removeAttribute('data-follow');
+    if (s.state === 'interrupted') refresh(); // it was asked again beside it
   }
+  begin();
   if (follows) toEnd();
 }
 
@@ -113,7 +118,7 @@ async function submit(form, button) {
   const data = new URLSearchParams(new FormData(form, button));
   if ('choice' in form.dataset && $('#composer')) {
     data.set('chosen', '1');
-    for (const [k, v] of new FormData($('#composer'))) if (k === 'model' || k === 'project') data.set(k, v);
+    for (const [k, v] of new FormData($('#composer'))) if (['model', 'project', 'tools', 'memory', 'plan', 'plans'].includes(k)) data.set(k, v);
   }
   const response = await fetch(button?.getAttribute('formaction') || form.action, { method: 'POST', body: data });
   if (response.status === 401) { location.href = '/login'; return false; }
@@ -140,7 +145,7 @@ async function place(response, quiet) {
   const old = new Map($$('article', here).map(a => [a.id, a]));
   const keep = $$('article', next).map(a => {
     const o = old.get(a.id);
-    return o && !moved && (o.dataset.v === a.dataset.v || o.hasAttribute('data-running') && a.hasAttribute('data-running')) ? o : a;
+    return o && !moved && (o.dataset.v === a.dataset.v || o.hasAttribute('data-follow') && a.hasAttribute('data-follow')) ? o : a;
   });
   here.replaceWith(next);
   next.replaceChildren(...(keep.length ? keep : next.childNodes));
@@ -207,7 +212,7 @@ async function hint() {
 
 addEventListener('input', e => {
   if (e.target.id === 'ask') { grow(e.target); stopper(); localStorage.setItem(draftKey(), e.target.value); }
-  if (e.target.type === 'search') search(e.target);
+  if (e.target.type === 'search' && e.target !== lookup) search(e.target);
 });
 addEventListener('change', e => { if (e.target.closest('#composer .row')) hint(); });
 
@@ -304,7 +309,7 @@ async function palette() {
   d.onclick = e => { if (e.target === d) d.close(); };
   const input = $('input', d), list = $('ul', d);
   const go = url => () => { location.href = url; };
-  const pages = [['New chat', '/'], ['Usage', '/usage'], ['Health', '/health']].map(([n, u]) => ({ name: n, kind: 'page', run: go(u) }));
+  const pages = [['New chat', '/'], ...[...document.querySelectorAll('.rail a:not([href="/"])')].map(a => [a.textContent.trim(), a.getAttribute('href')])].map(([n, u]) => ({ name: n, kind: 'page', run: go(u) }));
   const select = $('#composer select');
   const models = select ? [...select.options].map(o => ({ name: o.text, kind: 'model', run: () => { select.value = o.value; hint(); $('#ask').focus(); } })) : [];
   let shown = [], at = 0, asked = 0;
@@ -356,26 +361,45 @@ async function corner() {
   } catch { /* shown again when it is back */ }
 }
 
-// Pages that show the queue load their part of it again when something has changed.
+// Pages that show the queue load their part of it again when something has changed. The answer of a job arrives in one element,
+// whose blocks are the stream's business alone.
 function live() {
-  const here = $('[data-live]');
-  if (!here) return;
-  const source = new EventSource(here.dataset.live);
+  const url = $('[data-live]')?.dataset.live;
+  if (!url) return;
+  const source = new EventSource(url);
+  const prose = $('.arriving') || document.createElement('div');
+  prose.className = 'prose arriving';
+  let loading, again, over;
+  const put = next => {
+    const now = $('#live'), had = document.activeElement, inside = now.contains(had);
+    const same = inside && (had.matches('a[href]') ? `a[href="${had.getAttribute('href')}"]` : `form[action="${had.closest('form')?.getAttribute('action')}"] button`);
+    const fresh = $('.arriving', next);
+    if (fresh && !prose.children.length) prose.replaceChildren(...fresh.childNodes);
+    fresh?.replaceWith(prose);
+    now.replaceChildren(...next.childNodes);
+    if (same) $(same, now)?.focus();
+    recall();
+    if (!next.dataset.live) { over = true; delete now.dataset.live; source.close(); }
+    countdown();
+  };
   const load = async () => {
-    try {
-      const response = await fetch(location.pathname);
-      if (!response.ok) return;
-      const next = $('#live', new DOMParser().parseFromString(await response.text(), 'text/html'));
-      if (!next) return;
-      const now = $('#live');
-      if (!now.contains(document.activeElement)) now.replaceChildren(...next.childNodes);
-      if (!next.dataset.live) source.close();
-      countdown();
-    } catch { /* the next change may come through */ }
+    if (loading) { again = true; return; }
+    loading = true;
+    do {
+      again = false;
+      try {
+        const response = await fetch(location.pathname);
+        const next = response.ok && $('#live', new DOMParser().parseFromString(await response.text(), 'text/html'));
+        if (next) put(next);
+      } catch { /* the next change may come through */ }
+    } while (again);
+    loading = false;
   };
   source.addEventListener('change', load);
   source.addEventListener('open', load);
-  addEventListener('pagehide', () => source.close());
+  source.addEventListener('blocks', e => fill(prose, JSON.parse(e.data)));
+  source.onerror = () => { if (source.readyState === EventSource.CLOSED && !over) setTimeout(live, 2000); };
+  addEventListener('pagehide', () => source.close(), { once: true });
 }
 
 function countdown() {
@@ -387,17 +411,56 @@ function countdown() {
   }
 }
 
+// Answers under way are followed, and the last two that wait: a browser has six lines to a server.
 function begin() {
-  const here = new Set($$('article[data-running]').map(a => { follow(a); return a.dataset.turn; }));
+  const waiting = $$('article[data-follow]:not([data-running])').slice(-2);
+  const here = new Set([...$$('article[data-running]'), ...waiting].map(a => { follow(a); return a.dataset.turn; }));
   for (const turn of open.keys()) if (!here.has(turn)) drop(turn);
   stopper();
   countdown();
+  recall();
+}
+
+// What a person has changed of a plan outlives that its form is drawn anew, as long as it is the same plan.
+const plans = new Map(), fields = f => [...f.elements].filter(e => e.matches('textarea, input:not([type=hidden])'));
+const given = f => fields(f).map(e => e.type === 'checkbox' ? e.defaultChecked : e.defaultValue).join('\n');
+addEventListener('input', e => {
+  const f = e.target.closest?.('.plan form');
+  if (f) plans.set(f.action, { given: given(f), now: fields(f).map(x => x.type === 'checkbox' ? x.checked : x.value), at: fields(f).indexOf(e.target), from: e.target.selectionStart });
+});
+function recall() {
+  for (const f of $$('.plan form')) {
+    const p = plans.get(f.action);
+    if (!p || p.given !== given(f)) continue;
+    fields(f).forEach((e, i) => { if (e.type === 'checkbox') e.checked = p.now[i]; else e.value = p.now[i]; });
+    const had = fields(f)[p.at];
+    if (document.activeElement === document.body && had) { had.focus({ preventScroll: true }); if (had.type !== 'checkbox') had.setSelectionRange(p.from, p.from); }
+  }
 }
 
 const ask = $('#ask');
 if (ask && !ask.value) { ask.value = localStorage.getItem(draftKey()) || ''; grow(ask); }
 begin();
 live();
+
+// Search as you type: the same page as the form would open, its results only.
+const lookup = $('[data-search]');
+if (lookup) {
+  let timer, asked = 0;
+  lookup.addEventListener('input', () => {
+    clearTimeout(timer);
+    timer = setTimeout(async () => {
+      const mine = ++asked, url = `/library?q=${encodeURIComponent(lookup.value)}`;
+      const response = await fetch(url).catch(() => null);
+      if (!response?.ok || mine !== asked) return;
+      const next = $('#found', new DOMParser().parseFromString(await response.text(), 'text/html'));
+      if (!next || mine !== asked) return;
+      $('#found').replaceWith(next);
+      history.replaceState(null, '', lookup.value ? url : '/library');
+      say(next.dataset.says);
+    }, 120);
+  });
+}
 hint();
 if ($('.hit')) $('.hit').scrollIntoView({ block: 'center' });
 else if ($('#thread article') && !location.hash) toEnd();

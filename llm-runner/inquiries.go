@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"sync"
+	"time"
+
+	"home.arpa/lab/llm-runner/internal/alert"
+	"home.arpa/lab/llm-runner/internal/chat"
+	"home.arpa/lab/llm-runner/internal/graph"
+	"home.arpa/lab/llm-runner/internal/jobs"
+	"home.arpa/lab/llm-runner/internal/library"
+	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/toolbox"
+	"home.arpa/lab/llm-runner/internal/toolbox/browse"
+	"home.arpa/lab/llm-runner/internal/toolbox/loop"
+)
+
+// newInquiries makes the provider of the model research. What it asks models goes to the router, which main sets once it is made.
+func (a *app) newInquiries(plain llm.Provider) *graph.Inquiries {
+	st := graph.NewStore(a.db)
+	st.Cost, st.Traces = a.config.Prices.Cost, a.traces
+	st.Asked = func(ctx context.Context, tx *sql.Tx, r graph.RunRow) error {
+		return a.alerts.RaiseIn(ctx, tx, alert.Incident{Key: planAlert, Provider: loop.Approval, Grace: 2 * time.Minute,
+			Text: fmt.Sprintf("The plan of research waits for your word: start, change or cancel it at /runs/%d. What asked for it is held until then.", r.ID)})
+	}
+	c := a.config.Research
+	return &graph.Inquiries{Store: st, Plain: plain, Model: a.writer, Budget: c.budget(), Rewrites: bounded(c.Rewrites), Rounds: bounded(c.WebRounds), PlanFirst: c.Plan == llm.PlanAsk,
+		Search: func(ctx context.Context, collection, query string, n int, private bool) ([]graph.Source, error) {
+			hits, err := a.library.Find(ctx, library.Request{Query: query, Limit: n, Rerank: true, Private: private, Filter: library.Filter{Collection: collection}})
+			if err != nil {
+				return nil, err
+			}
+			all := make([]graph.Source, len(hits))
+			for i, h := range hits {
+				all[i] = graph.Source{Citation: h.Citation, Title: h.Title, Score: h.Score, Private: a.library.NeverSent(h.Collection, h.Path)}
+				if h.Collection == library.Notes {
+					continue
+				}
+				all[i].Collection = h.Collection
+				if all[i].Dated, err = a.library.Added(ctx, h.Collection, h.Path); err != nil {
+					return nil, err
+				}
+			}
+			return all, nil
+		},
+		Stands: func(ctx context.Context, s graph.Source) (llm.Citation, bool) {
+			collection := s.Collection
+			if collection == "" {
+				collection = library.Notes
+			}
+			c, ok, err := a.library.Cite(ctx, collection, s.Citation)
+			return c, ok && err == nil
+		}}
+}
+
+// webPages is how many pages of a search are read.
+const webPages = 4
+
+// outside has research look on the web, where a search engine is configured: pages are kept in the library, and quoted from there. It does
+// so only while the policies of both tools let them run without being asked about.
+func (a *app) outside(searcher *browse.Searcher, fetcher *browse.Fetcher) func(context.Context, string) ([]graph.Source, []graph.Drop, error) {
+	if searcher.Missing() != "" {
+		return nil
+	}
+	return func(ctx context.Context, query string) (all []graph.Source, dropped []graph.Drop, err error) {
+		entries, err := a.box.Entries(ctx, 0)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, e := range entries {
+			if (e.Name == "web_search" || e.Name == "fetch_url") && e.Policy != toolbox.Allow {
+				return nil, nil, errors.New("the tools web_search and fetch_url may not be used without asking; allow both on the Tools page")
+			}
+		}
+		found, err := searcher.Search(ctx, query, "", "", 2*webPages)
+		if err != nil {
+			return nil, nil, err
+		}
+		read, published := 0, map[string]time.Time{}
+		for _, hit := range found { // a page that cannot be read is made up for by the next one
+			if read == webPages {
+				break
+			}
+			page, err := fetcher.Fetch(ctx, hit.URL)
+			if err != nil {
+				a.log.Debug("read a page for research", "url", hit.URL, "error", err)
+				dropped = append(dropped, graph.Drop{Path: hit.URL, Why: "it could not be read: " + err.Error()})
+				continue
+			}
+			if err := a.keepPage(ctx, page); err != nil {
+				return nil, dropped, err
+			}
+			if published[page.URL] = page.Published; page.Published.IsZero() {
+				published[page.URL] = hit.Published
+			}
+			read++
+		}
+		if err := a.library.Settle(ctx); err != nil { // what was read a moment ago is what is looked for
+			return nil, dropped, err
+		}
+		all, err = a.inquiries.Search(ctx, library.Web, query, 12, false)
+		for i := range all {
+			all[i].Published = published[all[i].Path]
+		}
+		return all, dropped, err
+	}
+}
+
+// planAlert is the alert that a plan waits for a person.
+const planAlert = "plan"
+
+// report is the note of a research job.
+func (a *app) report(ctx context.Context, key string) (front, body string, ok bool, err error) {
+	run, err := a.inquiries.Store.Keyed(ctx, key)
+	if errors.Is(err, graph.ErrNotFound) {
+		return "", "", false, nil
+	}
+	if err != nil {
+		return "", "", false, err
+	}
+	r, err := a.inquiries.Report(ctx, run.ID)
+	if errors.Is(err, graph.ErrNoReport) {
+		return "", "", false, nil
+	}
+	return r.Front, r.Body, err == nil, err
+}
+
+// saveReport writes the report of a run into the vault and returns where.
+func (a *app) saveReport(ctx context.Context, id int64) (string, error) {
+	r, err := a.inquiries.Report(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	p := fmt.Sprintf("%s/%s-%s.md", a.config.Research.Folder, r.Ended.Local().Format("20060102-150405"), jobs.FileName(r.Title))
+	return p, a.writeNote(p, string(r.Note()))
+}
+
+// planned has who waits for the decision about a run go on, and ends the alert when no run waits any more.
+func (a *app) planned(queue *jobs.Service, chats *chat.Service) func(graph.RunRow) {
+	return func(r graph.RunRow) {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		var err error
+		switch {
+		case r.Key == "":
+			a.proceed <- r.ID
+		case strings.HasPrefix(r.Key, "job-"):
+			err = queue.Back(ctx, loop.Approval)
+		default:
+			err = chats.Decided(ctx, r.Key)
+		}
+		if err != nil {
+			a.log.Warn("wake what waits for a plan", "run", r.ID, "error", err) // it looks for itself before long
+		}
+		if waits, err := a.inquiries.Store.Waits(ctx); err == nil && len(waits) == 0 {
+			a.alerts.End(planAlert, "No plan waits for your word any more")
+		}
+	}
+}
+
+// direct answers research without the loop of tools, which it does not use, and everything else with it: so a run keeps its name.
+type direct struct{ research, other llm.Provider }
+
+func (d direct) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
+	if req.Model == graph.Name {
+		req.Use = nil
+		return d.research.Stream(ctx, req)
+	}
+	return d.other.Stream(ctx, req)
+}
+
+// wanted says whether the work still goes on that a run is part of.
+func wanted(queue *jobs.Service, chats *chat.Service) func(ctx context.Context, key string) (bool, error) {
+	return func(ctx context.Context, key string) (bool, error) {
+		var id int64
+		var step int
+		if n, _ := fmt.Sscanf(key, "job-%d-%d", &id, &step); n == 2 {
+			j, err := queue.Job(ctx, id)
+			if errors.Is(err, jobs.ErrNotFound) {
+				return false, nil
+			}
+			return err == nil && !j.State.Ended(), err
+		}
+		if n, _ := fmt.Sscanf(key, "turn-%d", &id); n == 1 {
+			t, err := chats.Turn(ctx, id)
+			if errors.Is(err, chat.ErrNotFound) {
+				return false, nil
+			}
+			return err == nil && !t.Over(), err
+		}
+		return true, nil // a run of its own
+	}
+}
+
+// withdraw has the runs wait for nobody any more whose work has ended: a job past its deadline, a conversation that was deleted.
+func (a *app) withdraw(ctx context.Context, wanted func(context.Context, string) (bool, error)) error {
+	waits, err := a.inquiries.Store.Waits(ctx)
+	if err != nil {
+		return err
+	}
+	left := len(waits)
+	for _, r := range waits {
+		still, err := wanted(ctx, r.Key)
+		if err != nil {
+			return err
+		}
+		if still {
+			continue
+		}
+		if err := a.inquiries.Store.Withdraw(ctx, r.Key); err != nil {
+			return err
+		}
+		left--
+	}
+	if left == 0 {
+		a.alerts.End(planAlert, "No plan waits for your word any more")
+	}
+	return nil
+}
+
+// goOn goes on with runs that were forked or decided about, and deletes old ones, until ctx ends.
+func (a *app) goOn(ctx context.Context, wanted func(context.Context, string) (bool, error)) error {
+	var group sync.WaitGroup
+	defer group.Wait()
+	clean := time.NewTicker(time.Hour)
+	defer clean.Stop()
+	look := time.NewTicker(time.Minute)
+	defer look.Stop()
+	for {
+		select {
+		case <-look.C:
+			if err := a.withdraw(ctx, wanted); err != nil && ctx.Err() == nil {
+				a.log.Warn("look at plans that wait", "error", err)
+			}
+		case id := <-a.proceed:
+			group.Go(func() {
+				if err := a.inquiries.Go(ctx, id); err != nil && ctx.Err() == nil {
+					a.log.Warn("go on with a run", "run", id, "error", err)
+				}
+			})
+		case <-clean.C:
+			if err := a.inquiries.Store.Clean(ctx, time.Now().Add(-a.config.Jobs.Keep)); err != nil && ctx.Err() == nil {
+				a.log.Warn("delete old runs", "error", err)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

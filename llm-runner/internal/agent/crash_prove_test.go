@@ -1,0 +1,5 @@
+//go:build prove
+
+package agent
+
+func init() { everyPoint = true }

@@ -1,0 +1,2 @@
+-- owner: pgvector
+-- Vectors are kept in PostgreSQL only where everything is: see the twin of this file. SQLite has none of its tables.

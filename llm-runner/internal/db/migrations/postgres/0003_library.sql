@@ -1,0 +1,2 @@
+-- owner: library
+-- Nothing: the index of the notes is made from the notes, so each process keeps its own in an SQLite file beside it.

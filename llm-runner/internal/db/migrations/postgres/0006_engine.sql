@@ -1,0 +1,2 @@
+-- owner: engine
+-- Nothing: the durable engine's tables are in a schema of its own (dbos), and its processes are in the table engine_workers.

@@ -1,0 +1,2 @@
+-- owner: library
+-- Nothing, as in 0003: each process keeps its own index.

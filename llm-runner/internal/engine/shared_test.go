@@ -1,0 +1,284 @@
+//go:build prove
+
+package engine
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dbos-inc/dbos-transact-golang/dbos"
+
+	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/test/postgrestest"
+)
+
+// A member is one of several processes on a database, here within one.
+type member struct {
+	*Engine
+	db    *db.DB
+	ran   chan string // keys of tasks that began
+	heirs chan string // who was adopted
+}
+
+func join(t *testing.T, url, place string, task Task) *member {
+	return joinWith(t, url, place, task, 0)
+}
+
+func joinWith(t *testing.T, url, place string, task Task, places int) *member {
+	t.Helper()
+	d, err := db.OpenPostgres(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handle, err := d.NewWriter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, err := d.NewPool(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := OpenShared(t.Context(), handle, pool, d.Worker(), place, Config{Poll: 20 * time.Millisecond, Workers: places})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.workers.sweep = 200 * time.Millisecond
+	m := &member{e, d, make(chan string, 1000), make(chan string, 10)}
+	e.Register("t", func(ctx context.Context, key string) error {
+		m.ran <- key
+		return task(ctx, key)
+	})
+	e.Inherits(func(_ context.Context, worker string) error {
+		m.heirs <- worker
+		return nil
+	})
+	if err := e.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		e.Close(time.Second) //nolint:errcheck // closed twice in some tests
+		d.Close()
+	})
+	return m
+}
+
+// sleep has the heart of a member stand still.
+func (m *member) sleep() {
+	m.workers.cancel()
+	m.workers.done.Wait()
+}
+
+// die has a member do nothing any more, as if its process had been killed.
+func (m *member) die() {
+	m.sleep()
+	dbos.Shutdown(m.ctx, time.Second) //nolint:errcheck // its tasks need not end in time
+}
+
+func wait[T any](t *testing.T, from <-chan T, atMost time.Duration) T {
+	t.Helper()
+	select {
+	case x := <-from:
+		return x
+	case <-time.After(atMost):
+		t.Fatalf("nothing came in %s", atMost)
+		panic("")
+	}
+}
+
+func finish(context.Context, string) error { return nil }
+
+// hang works until it is told to stop.
+func hang(ctx context.Context, _ string) error {
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+func TestSharedTasksRunOnceEach(t *testing.T) {
+	server := postgrestest.Start(t)
+	url := server.New()
+	a, b := join(t, url, "a", finish), join(t, url, "b", finish)
+	err := a.db.Tx(t.Context(), func(tx *sql.Tx) error {
+		return errors.Join(a.Start(tx, "t", "never", "never", Options{}), errors.New("rolled back"))
+	})
+	if err == nil {
+		t.Fatal("committed")
+	}
+	const n = 100
+	for i := range n {
+		start(t, []*Engine{a.Engine, b.Engine}[i%2], a.db, fmt.Sprint(i), fmt.Sprint(i), Options{Lane: fmt.Sprint(i % 3)})
+	}
+	start(t, b.Engine, b.db, "woken", "woken", Options{Delay: time.Hour})
+	start(t, b.Engine, b.db, "gone", "gone", Options{Delay: time.Hour})
+	if err := errors.Join(a.Cancel("gone"), a.Wake("woken", time.Now()), a.Wake("gone", time.Now())); err != nil {
+		t.Fatal(err)
+	}
+	var keys []string
+	for range n + 1 {
+		select {
+		case key := <-a.ran:
+			keys = append(keys, key)
+		case key := <-b.ran:
+			keys = append(keys, key)
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%d of %d ran", len(keys), n+1)
+		}
+	}
+	slices.Sort(keys)
+	if got := len(slices.Compact(slices.Clone(keys))); got != n+1 || slices.Contains(keys, "never") || slices.Contains(keys, "gone") {
+		t.Errorf("%d different of %d: %v", got, len(keys), keys)
+	}
+}
+
+func TestALivingProcessTakesOverFromADeadOne(t *testing.T) {
+	server := postgrestest.Start(t)
+	url := server.New()
+	a := join(t, url, "a", hang)
+	start(t, a.Engine, a.db, "x", "unfinished", Options{Lane: "gpu"})
+	wait(t, a.ran, 10*time.Second)
+	a.die()
+	b, c := join(t, url, "b", finish), join(t, url, "c", finish)
+	began := time.Now()
+	both := make(chan string, 2)
+	var pumps sync.WaitGroup
+	stop := make(chan struct{})
+	for _, m := range []*member{b, c} {
+		pumps.Go(func() {
+			for {
+				select {
+				case key := <-m.ran:
+					both <- key
+				case <-stop:
+					return
+				}
+			}
+		})
+	}
+	if key := wait(t, both, 30*time.Second); key != "unfinished" {
+		t.Errorf("ran %q", key)
+	}
+	t.Logf("adopted and running after %s", time.Since(began).Round(time.Millisecond))
+	close(stop)
+	pumps.Wait()
+	if len(b.heirs)+len(c.heirs) != 1 || len(both) != 0 {
+		t.Errorf("%d and %d took over, it ran %d times more", len(b.heirs), len(c.heirs), len(both))
+	}
+}
+
+func TestWhoEndsOrStartsAnewIsInheritedAtOnce(t *testing.T) {
+	server := postgrestest.Start(t)
+	url := server.New()
+	a := join(t, url, "here", hang)
+	start(t, a.Engine, a.db, "x", "unfinished", Options{})
+	wait(t, a.ran, 10*time.Second)
+	a.die() // killed, and started anew in the same data directory
+	began := time.Now()
+	b := join(t, url, "here", hang)
+	wait(t, b.ran, deadAfter/2)
+	c := join(t, url, "there", finish)
+	if err := b.Close(time.Second); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, c.ran, deadAfter/2)
+	if took := time.Since(began); took >= deadAfter {
+		t.Errorf("both together took %s", took)
+	}
+}
+
+func TestAProcessThatWasAsleepLosesItsTasksAndGoesOn(t *testing.T) {
+	server := postgrestest.Start(t)
+	url := server.New()
+	causes := make(chan error, 10)
+	a := joinWith(t, url, "a", func(ctx context.Context, key string) error {
+		if key == "lost" {
+			<-ctx.Done()
+			causes <- context.Cause(ctx)
+			return context.Cause(ctx)
+		}
+		return nil
+	}, 1)
+	start(t, a.Engine, a.db, "x", "lost", Options{})
+	wait(t, a.ran, 10*time.Second)
+	a.sleep()                             // its only place is taken, so it takes nothing else
+	b := joinWith(t, url, "b", finish, 1) // places are the queue's, the same for all
+	if key := wait(t, b.ran, 30*time.Second); key != "lost" {
+		t.Errorf("ran %q", key)
+	}
+	a.workers.start(a.Engine) // it wakes up
+	if err := wait(t, causes, 10*time.Second); !errors.Is(err, errLost) {
+		t.Errorf("the task ended because %v", err)
+	}
+	if err := b.Close(time.Second); err != nil {
+		t.Fatal(err)
+	}
+	start(t, a.Engine, a.db, "y", "next", Options{})
+	if key := wait(t, a.ran, 10*time.Second); key != "next" {
+		t.Errorf("ran %q", key)
+	}
+}
+
+func TestSharedTasksGoOnWhenTheDatabaseIsBack(t *testing.T) {
+	server := postgrestest.Start(t)
+	url := server.New()
+	release := make(chan struct{})
+	a := join(t, url, "a", func(ctx context.Context, key string) error {
+		if key == "first" {
+			<-release
+		}
+		return nil
+	})
+	b := join(t, url, "b", finish)
+	start(t, a.Engine, a.db, "x", "second", Options{Delay: time.Second})
+	both := func() string {
+		select {
+		case key := <-a.ran:
+			return key
+		case key := <-b.ran:
+			return key
+		case <-time.After(60 * time.Second):
+			t.Fatal("nothing ran")
+			return ""
+		}
+	}
+	server.Stop()
+	server.Up()
+	if key := both(); key != "second" {
+		t.Errorf("ran %q", key)
+	}
+	close(release)
+	if len(a.heirs)+len(b.heirs) != 0 {
+		t.Error("a living process was taken for dead")
+	}
+}
+
+func TestATaskThatWasGivenOutUnheardIsCalledAgain(t *testing.T) {
+	server := postgrestest.Start(t)
+	hung := make(chan struct{})
+	a := join(t, server.New(), "a", func(_ context.Context, key string) error {
+		if key == "long" {
+			<-hung
+		}
+		return nil
+	})
+	defer close(hung)
+	start(t, a.Engine, a.db, "x", "long", Options{}) // one that runs is left alone, however long it does
+	wait(t, a.ran, 10*time.Second)
+	start(t, a.Engine, a.db, "y", "unheard", Options{Delay: time.Hour})
+	// As if the connection had broken between the queue's commit and its answer.
+	r, err := a.db.Writer().Exec(`UPDATE dbos.workflow_status SET status = 'PENDING', executor_id = ? WHERE workflow_uuid = 'y'`, a.workers.id)
+	if n, _ := r.RowsAffected(); err != nil || n != 1 {
+		t.Fatal(n, err)
+	}
+	if key := wait(t, a.ran, 20*time.Second); key != "unheard" {
+		t.Errorf("ran %q", key)
+	}
+	time.Sleep(time.Second) // five sweeps
+	if len(a.ran) != 0 {
+		t.Errorf("also ran %q", <-a.ran)
+	}
+}

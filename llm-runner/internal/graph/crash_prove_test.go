@@ -1,0 +1,5 @@
+//go:build prove
+
+package graph
+
+func init() { everywhere = true }

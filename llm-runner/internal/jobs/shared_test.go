@@ -1,0 +1,203 @@
+//go:build prove
+
+package jobs
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/engine"
+	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/test/postgrestest"
+)
+
+// onPostgres has open return services on PostgreSQL until the test ends: one database for each path.
+func onPostgres(t *testing.T) {
+	server, sqlite := postgrestest.Start(t), database
+	urls := map[string]string{}
+	database = func(ctx context.Context, path string, c engine.Config) (*db.DB, *engine.Engine, error) {
+		if urls[path] == "" {
+			urls[path] = server.New()
+		}
+		d, err := db.OpenPostgres(ctx, urls[path])
+		if err != nil {
+			return nil, nil, err
+		}
+		handle, err := d.NewWriter()
+		if err != nil {
+			return nil, nil, err
+		}
+		pool, err := d.NewPool(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		listening, stop := context.WithCancel(context.Background())
+		var done sync.WaitGroup
+		done.Go(func() { d.Listen(listening) }) //nolint:errcheck // it has no errors
+		t.Cleanup(func() {
+			stop()
+			done.Wait()
+		})
+		c.Poll = 20 * time.Millisecond
+		e, err := engine.OpenShared(ctx, handle, pool, d.Worker(), d.Worker(), c)
+		return d, e, err
+	}
+	t.Cleanup(func() { database = sqlite })
+}
+
+// TestOnPostgres runs the tests of jobs where their database is PostgreSQL.
+func TestOnPostgres(t *testing.T) {
+	onPostgres(t)
+	for name, test := range map[string]func(*testing.T){
+		"traced": TestEveryWayOfAJobIsInItsTrace,
+		"text":   TestATextIsAnsweredAndTheBooksAreKept, "chain": TestAChainPassesItsAnswersOn, "research": TestResearchAsksTheNotes,
+		"held": TestWhatNobodyCanAnswerIsHeldAndGoesOnByItself, "released": TestAHeldJobGoesOnEarlyWhenItIsReleasedOrTheMachineIsBack,
+		"faults": TestFaultsThatMayPassAreTriedAgainAndOthersAreNot, "deadline": TestTheDeadlineCountsWaitingOnly,
+		"cancel": TestCancellingStopsWhereverTheJobIs, "key": TestAKeyMakesOneJob, "readers": TestReadersFollowAJobFromWhereTheyWere,
+		"lanes": TestALineGoesByPriorityAndLanesDoNotWaitForEachOther, "first": TestRoomThatComesBackIsForTheFirstInLineNotForWhoAsksFirst,
+		"turns":   TestALineComesBackAtItsTurnsInItsOrder,
+		"dropped": TestADroppedFileBecomesAJobAndItsAnswerANote, "same name": TestTheSameNameTwiceLosesNothing, "conflict": TestSyncthingConflictsLoseNothing,
+		"fixed": TestAFixedFileGoesOnWithoutItsOldReason, "retried": TestARetriedJobsFileIsActiveWhileItRuns,
+		"told": TestWhoAsksIsToldOfTheEndInItsTransaction, "incident": TestAUsedUpLimitIsOneIncidentForAllJobs,
+	} {
+		t.Run(name, test)
+	}
+}
+
+func TestProcessesShareJobs(t *testing.T) {
+	onPostgres(t)
+	p := &answers{answer: echo}
+	a, b := open(t, "shared", p), open(t, "shared", p)
+	const n = 100
+	keys := make([]int64, 2)
+	var ids []int64
+	for i := range n {
+		s := []*Service{a, b}[i%2]
+		ids = append(ids, submit(t, s, Spec{Prompt: "work", Priority: 1 + i%9}).ID)
+	}
+	var wg sync.WaitGroup
+	for i, s := range []*Service{a, b} {
+		wg.Go(func() {
+			j, _, err := s.Submit(t.Context(), Spec{Prompt: "once"}, "the same key")
+			if err != nil {
+				t.Error(err)
+			}
+			keys[i] = j.ID
+		})
+	}
+	wg.Wait()
+	if keys[0] != keys[1] {
+		t.Errorf("two jobs of one key: %v", keys)
+	}
+	workers := map[string]int{}
+	for _, id := range append(ids, keys[0]) {
+		reach(t, b, id, Done)
+		if got := course(t, a, id); got != "queued running done" {
+			t.Errorf("job %d: %s", id, got)
+		}
+		j, err := one(t.Context(), a.db.Read(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		workers[j.worker]++
+	}
+	if got := len(p.prompts()); got != n+1 {
+		t.Errorf("asked %d times for %d jobs", got, n+1)
+	}
+	t.Logf("shared as %v", workers)
+}
+
+func TestAJobOfAnotherProcessIsFollowedAndCancelled(t *testing.T) {
+	onPostgres(t)
+	began := make(chan string, 2)
+	runner := func(name string) *answers {
+		return &answers{answer: func(ctx context.Context, _ llm.Request, _ int) (string, error) {
+			began <- name
+			<-ctx.Done()
+			return "", &llm.Error{Kind: llm.Cancelled, Err: ctx.Err()}
+		}}
+	}
+	services := map[string]*Service{"a": open(t, "shared", runner("a")), "b": open(t, "shared", runner("b"))}
+	j := submit(t, services["a"], Spec{Prompt: "long"})
+	other := services["b"]
+	if <-began == "b" {
+		other = services["a"]
+	}
+	var states []State
+	ended := make(chan time.Time, 1)
+	go func() {
+		for news, err := range other.Events(t.Context(), j.ID, 0) {
+			if err != nil {
+				t.Error(err)
+			}
+			for _, e := range news.Events {
+				states = append(states, e.To)
+			}
+		}
+		ended <- time.Now()
+	}()
+	at := time.Now()
+	if _, err := other.Cancel(t.Context(), j.ID); err != nil {
+		t.Fatal(err)
+	}
+	if took := (<-ended).Sub(at); took > time.Second || !slices.Equal(states, []State{Queued, Running, Cancelled}) {
+		t.Errorf("followed %v for %s", states, took)
+	}
+	for _, s := range services { // the call itself ended too
+		deadline := time.Now().Add(10 * time.Second)
+		for {
+			s.mu.Lock()
+			n := len(s.running)
+			s.mu.Unlock()
+			if n == 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("it still runs")
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
+func TestADeadProcessesJobsAreQueuedAgainAndItsLateAnswersAreNotTaken(t *testing.T) {
+	onPostgres(t)
+	began, late := make(chan struct{}, 10), make(chan struct{})
+	a := open(t, "shared", &answers{answer: func(_ context.Context, _ llm.Request, n int) (string, error) {
+		began <- struct{}{}
+		<-late
+		return "too late", nil
+	}})
+	j := submit(t, a, Spec{Prompt: "adopted"})
+	<-began
+	b := open(t, "shared", &answers{answer: func(context.Context, llm.Request, int) (string, error) { return "in time", nil }})
+	if err := b.Adopt(t.Context(), "somebody else"); err != nil {
+		t.Fatal(err)
+	}
+	if got := course(t, b, j.ID); got != "queued running" {
+		t.Errorf("a living process's job: %s", got)
+	}
+	if err := b.Adopt(t.Context(), a.db.Worker()); err != nil {
+		t.Fatal(err)
+	}
+	// Whoever takes it up: the first call's answer does not count.
+	for {
+		now, err := b.Job(t.Context(), j.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now.State == Done || len(began) > 0 {
+			break
+		}
+		<-b.Changed()
+	}
+	close(late)
+	done := reach(t, b, j.ID, Done)
+	if got := course(t, b, j.ID); got != "queued running queued running done" || done.Run != 2 {
+		t.Errorf("%s, run %d, %q", got, done.Run, done.Answer)
+	}
+}

@@ -1,0 +1,5 @@
+//go:build prove
+
+package library
+
+func init() { kills = 200 }

@@ -1,0 +1,306 @@
+package library
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"home.arpa/lab/llm-runner/internal/embed"
+	"home.arpa/lab/llm-runner/internal/vector"
+)
+
+// Meaning is what the lane of meaning is made of. Vectors are made in the background, and a search never waits for them.
+type Meaning struct {
+	Store vector.Store // a collection for each of the library's
+	// Embedder returns what makes the vectors of a model, by its name in a vector.Stamp; "" means the one that is wanted now. It
+	// waits until that can be told, or ctx ends.
+	Embedder func(ctx context.Context, model string) (*embed.Embedder, error)
+	// Withheld says of a note that the maker of a model's vectors must not see its text: it is found by words alone. nil: none is.
+	Withheld func(model, collection, path string) bool
+	// Words are what a store with a lane of words of its own is given of a passage: its stems, and how many passages have on average.
+	// nil: nothing.
+	Words func(stems []string, average float64) vector.Words
+}
+
+// MeaningStatus is how far the lane of meaning is, for people to see.
+type MeaningStatus struct {
+	State   string    `json:"state"`             // see below
+	Model   string    `json:"model,omitempty"`   // whose vectors are made or kept
+	Serving string    `json:"serving,omitempty"` // the model whose vectors answer until those of Model are all there
+	Notes   int       `json:"notes"`             // whose vectors are there
+	Of      int       `json:"of"`                // notes that should have some
+	Left    float64   `json:"left_s,omitempty"`  // seconds until all are there, as fast as it went of late
+	Says    string    `json:"says,omitempty"`    // what is waited for, or what is wrong
+	Until   time.Time `json:"until,omitzero"`    // when it is tried again, UTC
+	Made    int64     `json:"made"`              // vectors asked of the model since the start
+	Cut     int64     `json:"cut"`               // texts of which the model read only the beginning
+}
+
+// The states of the lane of meaning.
+const (
+	MeaningOff     = "off"     // nobody embeds: words alone
+	MeaningSeeking = "seeking" // it is not known yet whether a model is there
+	MeaningMaking  = "making"  // vectors are being made
+	MeaningWaiting = "waiting" // the model or the store cannot be reached, or is busy; it goes on by itself
+	MeaningReady   = "ready"   // all vectors are there
+)
+
+// A mind keeps the vectors up to date and asks them.
+type mind struct {
+	Meaning
+	lib  *Library
+	wake chan struct{} // capacity 1: dirty has grown
+
+	mu      sync.Mutex
+	dirty   map[string]map[string]bool // by collection: paths of notes that changed
+	serving map[string]serving         // by collection
+	model   *embed.Embedder            // whose vectors are made; nil: not known yet
+	status  MeaningStatus
+	began   time.Time // of the work under way
+	done    int       // notes since then
+
+	asked questions
+}
+
+// serving is a collection that answers, and what makes its questions' vectors.
+type serving struct {
+	vector.Collection
+	embedder *embed.Embedder
+	trust    float64 // see trust.go
+}
+
+// Understand adds the lane of meaning to the library. It is called before Run, which keeps the vectors up to date, and before the first
+// search.
+func (l *Library) Understand(m Meaning) {
+	l.mind = &mind{Meaning: m, lib: l, wake: make(chan struct{}, 1), dirty: map[string]map[string]bool{}, serving: map[string]serving{},
+		status: MeaningStatus{State: MeaningSeeking}}
+}
+
+// changed notes down whose vectors are stale.
+func (m *mind) changed(collection string, changes []*change) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range changes {
+		if !c.same {
+			m.mark(collection, c.path)
+		}
+	}
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (m *mind) mark(collection, path string) {
+	if m.dirty[collection] == nil {
+		m.dirty[collection] = map[string]bool{}
+	}
+	m.dirty[collection][path] = true
+}
+
+func (m *mind) update(f func(*MeaningStatus)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(&m.status)
+}
+
+// Status returns how far it is; a nil mind is off.
+func (m *mind) Status() MeaningStatus {
+	if m == nil {
+		return MeaningStatus{State: MeaningOff}
+	}
+	m.mu.Lock()
+	s, model := m.status, m.model
+	left := 0
+	for _, paths := range m.dirty {
+		left += len(paths)
+	}
+	if s.State == MeaningMaking && m.done > 0 {
+		s.Left = (time.Since(m.began) / time.Duration(m.done) * time.Duration(left)).Seconds()
+	}
+	m.mu.Unlock()
+	if model != nil {
+		e := model.Status()
+		s.Model, s.Made, s.Cut = e.Model, e.Made, e.Cut
+		if e.Waiting != "" {
+			s.State, s.Says, s.Until, s.Left = MeaningWaiting, e.Waiting, e.Until, 0
+		}
+	}
+	return s
+}
+
+// Sentence says how far it is.
+func (s MeaningStatus) Sentence() string {
+	switch s.State {
+	case MeaningOff:
+		if s.Says == "" {
+			return "Notes are found by words alone; library.embed turns the search by meaning on."
+		}
+		return "Notes are found by words alone: " + s.Says + "."
+	case MeaningSeeking:
+		return "A model that makes vectors is being looked for."
+	case MeaningReady:
+		return fmt.Sprintf("%d notes are found by meaning too, by %s.", s.Notes, s.Model)
+	}
+	text := fmt.Sprintf("%d of %d notes have vectors by %s", s.Notes, s.Of, cmp.Or(s.Model, "a model that is not known yet"))
+	if s.Left > 1 {
+		text += fmt.Sprintf(", about %s left", (time.Duration(s.Left) * time.Second).Round(time.Second))
+	}
+	if s.Serving != "" {
+		text += "; those by " + s.Serving + " answer until then"
+	}
+	if s.State == MeaningWaiting {
+		text += "; it waits: " + s.Says
+	}
+	return text + "."
+}
+
+// Between two tries after an error: so long at first, then twice as long each time up to the last.
+const (
+	meaningPause   = time.Second
+	longestMeaning = time.Minute
+)
+
+// run keeps the vectors up to date until ctx ends. Errors are told by Status and tried again.
+func (m *mind) run(ctx context.Context) {
+	for pause := meaningPause; ; pause = min(2*pause, longestMeaning) {
+		began := time.Now()
+		err := m.keep(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > longestMeaning {
+			pause = meaningPause // it went well for a while
+		}
+		m.update(func(s *MeaningStatus) {
+			s.State, s.Says, s.Until = MeaningWaiting, err.Error(), time.Now().Add(pause).UTC()
+			if errors.Is(err, ErrNoModel) {
+				s.State, s.Until = MeaningOff, time.Time{}
+			}
+		})
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// keep brings all collections up to date, and then does so whenever notes change. It returns with an error only.
+func (m *mind) keep(ctx context.Context) error {
+	works := map[string]*work{}
+	defer func() {
+		for _, w := range works {
+			w.collection.Save(context.WithoutCancel(ctx)) //nolint:errcheck // what is lost is made again from the cache
+		}
+	}()
+	for {
+		if err := m.pass(ctx, works); err != nil {
+			return err
+		}
+		select {
+		case <-m.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// pass makes what is missing now. works are the collections that are open.
+func (m *mind) pass(ctx context.Context, works map[string]*work) error {
+	e, err := m.Embedder(ctx, "")
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.model = e
+	m.mu.Unlock()
+	stamp, err := e.Stamp(ctx)
+	if err != nil {
+		return err
+	}
+	m.update(func(s *MeaningStatus) { s.Says, s.Until = "", time.Time{} })
+	names := m.marked()
+	if len(works) == 0 {
+		all, err := collections(ctx, m.lib.db)
+		if err != nil {
+			return err
+		}
+		names = append(names, all...)
+	}
+	for _, name := range names {
+		if works[name] != nil {
+			continue
+		}
+		w, err := m.open(ctx, name, stamp, e)
+		if err != nil {
+			return err
+		}
+		works[name] = w
+	}
+	for _, name := range slices.Sorted(maps.Keys(works)) {
+		if err := works[name].catchUp(ctx); err != nil {
+			return err
+		}
+	}
+	m.settled(works)
+	return nil
+}
+
+// Embed makes the vectors that are missing, and returns when all are there. It is for commands that do not stay; Run does so by itself.
+func (l *Library) Embed(ctx context.Context) error {
+	if l.mind == nil {
+		return errNoMeaning
+	}
+	if err := l.mind.pass(ctx, map[string]*work{}); err != nil {
+		return fmt.Errorf("make vectors: %w", err)
+	}
+	return nil
+}
+
+// marked returns the collections in which something is stale.
+func (m *mind) marked() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Sorted(maps.Keys(m.dirty))
+}
+
+// settled tells that nothing is left to do.
+func (m *mind) settled(works map[string]*work) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.done >= manyNotes {
+		debug.FreeOSMemory() // much was taken for it that is not needed again
+	}
+	m.done = 0
+	for _, paths := range m.dirty {
+		if len(paths) > 0 {
+			return
+		}
+	}
+	m.status.State, m.status.Serving, m.status.Says = MeaningReady, "", ""
+	m.sum(works)
+}
+
+// sum sets the counts of Status. The caller holds mu.
+func (m *mind) sum(works map[string]*work) {
+	m.status.Notes, m.status.Of = 0, 0
+	for _, w := range works {
+		m.status.Of += len(w.have)
+	}
+	left := 0
+	for _, paths := range m.dirty {
+		left += len(paths)
+	}
+	m.status.Notes = m.status.Of
+	m.status.Of += left
+}

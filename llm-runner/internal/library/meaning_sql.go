@@ -1,0 +1,151 @@
+package library
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+
+	"home.arpa/lab/llm-runner/internal/db"
+)
+
+// versionOf tells two states of a note apart, also where an older copy of the database counts its rows anew.
+func versionOf(note, first int64, hash []byte) string {
+	return fmt.Sprintf("%d.%d.%x", note, first, hash[:min(8, len(hash))])
+}
+
+// versions returns the version of each note of a collection that has passages, by path.
+func versions(ctx context.Context, d *db.DB, collection string) (map[string]string, error) {
+	rows, err := d.Read().QueryContext(ctx, `SELECT n.path, n.id, n.hash, (SELECT min(p.id) FROM library_passages p WHERE p.note_id = n.id)
+		FROM library_notes n WHERE n.collection = ? AND n.skipped = ''`, collection)
+	if err != nil {
+		return nil, fmt.Errorf("read library: %w", err)
+	}
+	defer rows.Close()
+	all := map[string]string{}
+	for rows.Next() {
+		var path string
+		var id, first int64
+		var hash sql.RawBytes
+		if err := rows.Scan(&path, &id, &hash, &first); err != nil {
+			return nil, fmt.Errorf("read library: %w", err)
+		}
+		all[path] = versionOf(id, first, hash)
+	}
+	return all, rows.Err()
+}
+
+// meant returns the notes at the first of paths with their passages, as many paths as have about size bytes of text together, and how many
+// paths that were. Frontmatter and what is empty has no meaning. Paths where no note is are left out.
+func meant(ctx context.Context, d *db.DB, collection string, paths []string, size int) (all []meantNote, n int, err error) {
+	fail := func(err error) ([]meantNote, int, error) { return nil, 0, fmt.Errorf("read library: %w", err) }
+	for ; n < len(paths) && size > 0; n++ {
+		note := meantNote{path: paths[n]}
+		var id, first int64
+		var hash []byte
+		err := d.Read().QueryRowContext(ctx, `SELECT n.id, n.hash, n.title, n.type, n.tags, n.day, (SELECT min(p.id) FROM library_passages p WHERE p.note_id = n.id)
+			FROM library_notes n WHERE n.collection = ? AND n.path = ? AND n.skipped = ''`, collection, note.path).
+			Scan(&id, &hash, &note.title, &note.kind, &note.tags, &note.day, &first)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
+		}
+		if err != nil {
+			return fail(err)
+		}
+		note.version = versionOf(id, first, hash)
+		if note.passages, err = meantPassages(ctx, d, id); err != nil {
+			return fail(err)
+		}
+		for _, p := range note.passages {
+			size -= len(p.body)
+		}
+		all = append(all, note)
+	}
+	return all, n, nil
+}
+
+// meantPassages returns the passages of a note that have a meaning.
+func meantPassages(ctx context.Context, d *db.DB, note int64) (all []meantPassage, err error) {
+	rows, err := d.Read().QueryContext(ctx, `SELECT id, heading, body FROM library_passages WHERE note_id = ? AND front = 0 ORDER BY id`, note)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var p meantPassage
+		if err := rows.Scan(&p.id, &p.heading, &p.body); err != nil {
+			return nil, err
+		}
+		if strings.TrimSpace(p.body) != "" {
+			all = append(all, p)
+		}
+	}
+	return all, rows.Err()
+}
+
+// pathsOf returns the paths of notes.
+func pathsOf(ctx context.Context, d *db.DB, notes []uint32) ([]string, error) {
+	rows, err := d.Read().QueryContext(ctx, `SELECT path FROM library_notes WHERE id IN (`+marks(len(notes))+`)`, args(notes)...)
+	if err != nil {
+		return nil, fmt.Errorf("search library: %w", err)
+	}
+	defer rows.Close()
+	all := []string{}
+	for rows.Next() {
+		var path string
+		if err := rows.Scan(&path); err != nil {
+			return nil, fmt.Errorf("search library: %w", err)
+		}
+		all = append(all, path)
+	}
+	return all, rows.Err()
+}
+
+// sampled returns about n passages of a collection, spread over it, each with its note. Short ones say too little to be compared.
+func sampled(ctx context.Context, d *db.DB, collection string, n int) (all []meantNote, err error) {
+	long, err := ids(ctx, d, `SELECT p.id FROM library_passages p JOIN library_notes n ON n.id = p.note_id
+		WHERE n.collection = ? AND p.front = 0 AND p.end_byte - p.start_byte > 200 ORDER BY p.id`, collection)
+	if err != nil {
+		return nil, err
+	}
+	for i := 0; i < len(long); i += max(1, (len(long)+n-1)/n) {
+		var note meantNote
+		var p meantPassage
+		err := d.Read().QueryRowContext(ctx, `SELECT n.path, n.title, p.id, p.heading, p.body FROM library_passages p JOIN library_notes n ON n.id = p.note_id
+			WHERE p.id = ?`, long[i]).Scan(&note.path, &note.title, &p.id, &p.heading, &p.body)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue // it was changed just now
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read library: %w", err)
+		}
+		note.passages = []meantPassage{p}
+		all = append(all, note)
+	}
+	return all, nil
+}
+
+// readTrust returns what was measured of a model and a collection.
+func readTrust(ctx context.Context, d *db.DB, collection, model string) (t trust, ok bool, err error) {
+	err = d.Read().QueryRowContext(ctx, `SELECT trust, notes FROM library_trust WHERE collection = ? AND model = ?`, collection, model).Scan(&t.weight, &t.notes)
+	if errors.Is(err, sql.ErrNoRows) {
+		return trust{unmeasured, 0}, false, nil
+	}
+	if err != nil {
+		return t, false, fmt.Errorf("read library: %w", err)
+	}
+	return t, true, nil
+}
+
+func writeTrust(ctx context.Context, d *db.DB, collection, model string, t trust) error {
+	err := d.Tx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO library_trust (collection, model, trust, notes) VALUES (?,?,?,?)
+			ON CONFLICT (collection, model) DO UPDATE SET trust = excluded.trust, notes = excluded.notes`, collection, model, t.weight, t.notes)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write library: %w", err)
+	}
+	return nil
+}

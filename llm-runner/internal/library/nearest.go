@@ -1,0 +1,176 @@
+package library
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"home.arpa/lab/llm-runner/internal/embed"
+	"home.arpa/lab/llm-runner/internal/vector"
+)
+
+// A near passage was found by its meaning. Its score is the cosine.
+type near struct {
+	id    int64
+	score float64
+	trust float64 // that the collection deserves
+}
+
+// ErrNoModel says that there is nobody who makes vectors. It is looked for again.
+var ErrNoModel = errors.New("no model makes vectors")
+
+// errNoMeaning says that there are no vectors to ask.
+var errNoMeaning = errors.New("nothing has vectors yet: name a model that makes them in library.embed, or give it time")
+
+// nearest returns the n passages of the collections that are nearest to text, best first, of those that keep lets through.
+func (m *mind) nearest(ctx context.Context, text string, f Filter, keep func(passage int64) bool, names []string, n int) ([]near, error) {
+	if m == nil {
+		return nil, errNoMeaning
+	}
+	all, err := m.servingAll(ctx, f.Collection)
+	if err != nil {
+		return nil, err
+	}
+	var found []near
+	for _, s := range all {
+		v, err := m.asked.vector(ctx, s.embedder, text)
+		if err != nil {
+			return nil, err
+		}
+		hits, err := s.query(ctx, v, keep, names, n)
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range hits {
+			found = append(found, near{int64(h.ID), float64(h.Score), s.trust})
+		}
+	}
+	slices.SortFunc(found, func(a, b near) int { return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.id, b.id)) })
+	return found[:min(n, len(found))], nil
+}
+
+// overfetch is how many times as many passages are asked for where a store cannot be told which ones count.
+const overfetch = 10
+
+// query asks one collection. names are the documents that count, where there are few; nil all do, as far as keep lets them through.
+func (s serving) query(ctx context.Context, v []float32, keep func(int64) bool, names []string, n int) ([]vector.Hit, error) {
+	q := vector.Query{Vector: v, Limit: n, Filter: vector.Filter{Names: names}}
+	if keep == nil || names != nil {
+		return s.Query(ctx, q)
+	}
+	if x, ok := s.Collection.(*vector.Index); ok {
+		return x.QueryIDs(ctx, q, func(id uint64) bool { return keep(int64(id)) })
+	}
+	q.Limit = overfetch * n
+	hits, err := s.Query(ctx, q)
+	hits = slices.DeleteFunc(hits, func(h vector.Hit) bool { return !keep(int64(h.ID)) })
+	return hits[:min(n, len(hits))], err
+}
+
+// servingAll returns the collections that answer; "" all of them.
+func (m *mind) servingAll(ctx context.Context, only string) ([]serving, error) {
+	m.mu.Lock()
+	known := maps.Clone(m.serving)
+	m.mu.Unlock()
+	names := []string{only}
+	if only == "" {
+		names = slices.Sorted(maps.Keys(known))
+		if len(names) == 0 {
+			names = []string{Notes, Web, Memory}
+		}
+	}
+	var all []serving
+	for _, name := range names {
+		s, ok := known[name]
+		if !ok {
+			c, err := m.Store.Serving(ctx, name)
+			if errors.Is(err, vector.ErrNone) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			e, err := m.Embedder(ctx, c.Stamp().Model)
+			if err != nil {
+				return nil, err
+			}
+			if s, err = m.serve(ctx, name, c, e); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, s)
+	}
+	if len(all) == 0 {
+		return nil, errNoMeaning
+	}
+	return all, nil
+}
+
+// questions are the vectors of the last questions: who types asks the same again and again.
+type questions struct {
+	mu    sync.Mutex
+	all   map[string]*asking
+	order []string
+}
+
+type asking struct {
+	done   chan struct{}
+	vector []float32
+	err    error
+}
+
+// Bounds of what is remembered and of what runs at once, and for how long a question goes on that nobody waits for any more: then the next
+// one who asks the same has it.
+const (
+	maxQuestions = 128
+	maxQuestion  = 2000 // bytes
+	longQuestion = 30 * time.Second
+)
+
+// vector returns the vector of a question. Where ctx ends first, the question goes on for whoever asks it again.
+func (q *questions) vector(ctx context.Context, e *embed.Embedder, text string) ([]float32, error) {
+	if len(text) > maxQuestion {
+		text = strings.ToValidUTF8(text[:maxQuestion], "")
+	}
+	key := fmt.Sprintf("%p %s", e, text)
+	q.mu.Lock()
+	a := q.all[key]
+	if a == nil {
+		a = &asking{done: make(chan struct{})}
+		if q.all == nil {
+			q.all = map[string]*asking{}
+		}
+		q.all[key] = a
+		if q.order = append(q.order, key); len(q.order) > maxQuestions {
+			delete(q.all, q.order[0])
+			q.order = q.order[1:]
+		}
+		go func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), longQuestion)
+			defer cancel()
+			v, err := e.Query(ctx, text)
+			a.vector, a.err = v.Values, err
+			if err != nil { // the next one tries again
+				q.mu.Lock()
+				if q.all[key] == a {
+					delete(q.all, key)
+				}
+				q.mu.Unlock()
+			}
+			close(a.done)
+		}()
+	}
+	q.mu.Unlock()
+	select {
+	case <-a.done:
+		return a.vector, a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}

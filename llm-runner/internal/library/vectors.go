@@ -1,0 +1,285 @@
+package library
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"home.arpa/lab/llm-runner/internal/embed"
+	"home.arpa/lab/llm-runner/internal/vector"
+)
+
+// A work is one collection whose vectors are kept up to date.
+type work struct {
+	*mind
+	name       string
+	collection vector.Collection
+	embedder   *embed.Embedder
+	serves     bool
+	have       map[string]bool // names of the documents that are there
+	saved      time.Time
+}
+
+// open opens the collection of a stamp, and marks what in it is not as the notes are.
+func (m *mind) open(ctx context.Context, name string, stamp vector.Stamp, e *embed.Embedder) (*work, error) {
+	w := &work{mind: m, name: name, embedder: e, have: map[string]bool{}, saved: time.Now()}
+	before, err := m.Store.Serving(ctx, name)
+	if err != nil && !errors.Is(err, vector.ErrNone) {
+		return nil, err
+	}
+	none := err != nil
+	if w.collection, err = m.Store.Build(ctx, name, stamp); err != nil {
+		return nil, err
+	}
+	switch {
+	case none: // whatever there is already helps
+		if err := w.serve(ctx); err != nil {
+			return nil, err
+		}
+	case before.Stamp() == stamp:
+		if err := w.serve(ctx); err != nil {
+			return nil, err
+		}
+	default:
+		m.update(func(s *MeaningStatus) { s.Serving = before.Stamp().Model })
+	}
+	have, err := w.collection.Documents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	want, err := versions(ctx, m.lib.db, name)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, d := range have {
+		w.have[d.Name] = true
+		if want[d.Name] != d.Version {
+			m.mark(name, d.Name)
+		}
+	}
+	for path := range want {
+		if !w.have[path] {
+			m.mark(name, path)
+		}
+	}
+	return w, nil
+}
+
+// serve has the collection answer from now on.
+func (w *work) serve(ctx context.Context) error {
+	if err := w.Store.Switch(ctx, w.name, w.collection.Stamp()); err != nil {
+		return err
+	}
+	w.serves = true
+	_, err := w.mind.serve(ctx, w.name, w.collection, w.embedder)
+	return err
+}
+
+// serve has the lane ask a collection from now on.
+func (m *mind) serve(ctx context.Context, name string, c vector.Collection, e *embed.Embedder) (serving, error) {
+	t, _, err := readTrust(ctx, m.lib.db, name, c.Stamp().Model)
+	s := serving{c, e, t.weight}
+	if err == nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.serving[name] = s
+	}
+	return s, err
+}
+
+// How much is embedded before it is stored: what a death in between costs, and how much text is in memory.
+const (
+	portionNotes = 32
+	portionBytes = 256 << 10
+	saveEvery    = time.Minute
+)
+
+// catchUp makes the vectors that are missing, and then has the collection serve.
+func (w *work) catchUp(ctx context.Context) error {
+	changed := false
+	for {
+		paths := w.next()
+		if len(paths) == 0 {
+			break
+		}
+		changed = true
+		if err := w.portion(ctx, paths); err != nil {
+			return err
+		}
+		if time.Since(w.saved) > saveEvery {
+			w.saved = time.Now()
+			if err := w.collection.Save(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	if changed {
+		if err := w.collection.Save(ctx); err != nil {
+			return err
+		}
+		w.saved = time.Now()
+	}
+	if err := w.gauge(ctx, w.name, w.collection, w.embedder, len(w.have)); err != nil {
+		return err
+	}
+	if changed || !w.serves {
+		return w.serve(ctx)
+	}
+	return nil
+}
+
+// next returns the next paths to see to; they stay marked until they are seen to.
+func (w *work) next() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var paths []string
+	for path := range w.dirty[w.name] {
+		if paths = append(paths, path); len(paths) == portionNotes {
+			break
+		}
+	}
+	if len(paths) > 0 && w.done == 0 {
+		w.began = time.Now()
+	}
+	return paths
+}
+
+// portion brings the vectors of some notes up to date: each wholly, or not at all.
+func (w *work) portion(ctx context.Context, paths []string) error {
+	w.mu.Lock()
+	for _, p := range paths {
+		delete(w.dirty[w.name], p) // whoever changes one from now on marks it again
+	}
+	w.status.State = MeaningMaking
+	w.status.Notes, w.status.Of = len(w.have), len(w.have)+len(w.dirty[w.name])+len(paths)
+	w.mu.Unlock()
+	left := slices.Clone(paths)
+	defer func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, p := range left { // it failed
+			w.mark(w.name, p)
+		}
+	}()
+	gone := map[string]bool{}
+	for _, p := range paths {
+		gone[p] = true
+	}
+	for at := 0; at < len(paths); {
+		notes, n, err := meant(ctx, w.lib.db, w.name, paths[at:], portionBytes)
+		if err != nil {
+			return err
+		}
+		if err := w.put(ctx, notes); err != nil {
+			return err
+		}
+		for _, note := range notes {
+			delete(gone, note.path)
+			w.have[note.path] = true
+		}
+		at += n
+	}
+	if len(gone) > 0 {
+		names := slices.Sorted(maps.Keys(gone))
+		if err := w.collection.Delete(ctx, names...); err != nil {
+			return err
+		}
+		if w.name == Memory {
+			if err := compact(ctx, w.collection); err != nil {
+				return err
+			}
+		}
+		for _, name := range names {
+			delete(w.have, name)
+		}
+	}
+	left = nil
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.done += len(paths)
+	return nil
+}
+
+// put embeds notes and stores their vectors.
+func (w *work) put(ctx context.Context, notes []meantNote) error {
+	var texts []string
+	for i := range notes {
+		n := &notes[i]
+		if w.Withheld != nil && w.Withheld(w.collection.Stamp().Model, w.name, n.path) {
+			n.passages = nil
+		}
+		for _, p := range n.passages {
+			texts = append(texts, n.text(p))
+		}
+	}
+	x := w.lib.words.Load()
+	average := float64(x.words) / float64(max(x.passages, 1))
+	embedded := w.embedder.Documents
+	if w.name == Memory {
+		embedded = w.embedder.Uncached
+	}
+	vectors, err := embedded(ctx, texts)
+	if err != nil {
+		return err
+	}
+	entries := make([]vector.Entry, len(notes))
+	for i, n := range notes {
+		entries[i] = vector.Entry{Document: vector.Document{Name: n.path, Version: n.version, Type: n.kind, Tags: strings.Fields(n.tags), Modified: n.modified()}}
+		for _, p := range n.passages {
+			point := vector.Point{ID: uint64(p.id), Vector: vectors[0].Values}
+			if w.Words != nil {
+				point.Words = w.Words(stems(p.body, languageOf(p.body)), average)
+			}
+			entries[i].Points = append(entries[i].Points, point)
+			vectors = vectors[1:]
+		}
+	}
+	return w.collection.Replace(ctx, entries...)
+}
+
+// A meantNote is a note whose passages get vectors.
+type meantNote struct {
+	path, version, title, kind, tags, day string
+
+	passages []meantPassage
+}
+
+type meantPassage struct {
+	id      int64
+	heading string
+	body    string
+}
+
+func (n *meantNote) modified() time.Time {
+	day, _ := time.Parse(time.DateOnly, n.day) //nolint:errcheck // then it has none
+	return day
+}
+
+// text is what the model reads of a passage: what it is about, and the passage. A title that is only the file's name is left out, so that
+// a rename changes nothing.
+func (n *meantNote) text(p meantPassage) string {
+	body := strings.TrimSpace(p.body)
+	first, _, _ := strings.Cut(body, "\n")
+	first = strings.TrimSpace(strings.TrimLeft(first, "# "))
+	var b strings.Builder
+	last := ""
+	add := func(s string) {
+		if s != "" && s != last && s != first {
+			b.WriteString(s + "\n")
+			last = s
+		}
+	}
+	if n.title != withoutExt(n.path[strings.LastIndexByte(n.path, '/')+1:]) {
+		add(n.title)
+	}
+	for h := range strings.SplitSeq(p.heading, "\n") {
+		add(h)
+	}
+	b.WriteString(body)
+	return b.String()
+}

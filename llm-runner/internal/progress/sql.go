@@ -1,0 +1,51 @@
+package progress
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"home.arpa/lab/llm-runner/internal/db"
+)
+
+// A Day is what a project had on a day, as it was seen last then.
+type Day struct {
+	Day   string `json:"day"` // YYYY-MM-DD, local
+	Done  int    `json:"done"`
+	Total int    `json:"total"`
+}
+
+// remember writes the numbers of a day over those that were written for it before.
+func remember(ctx context.Context, d *db.DB, days map[string]Day) error {
+	err := d.Tx(ctx, func(tx *sql.Tx) error {
+		for path, x := range days {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO progress_days (path, day, done, total) VALUES (?,?,?,?)
+				ON CONFLICT (path, day) DO UPDATE SET done = excluded.done, total = excluded.total`, path, x.Day, x.Done, x.Total); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("write progress: %w", err)
+	}
+	return nil
+}
+
+// history returns the days of a project from a day on, oldest first.
+func history(ctx context.Context, d *db.DB, path, from string) ([]Day, error) {
+	rows, err := d.Read().QueryContext(ctx, `SELECT day, done, total FROM progress_days WHERE path = ? AND day >= ? ORDER BY day`, path, from)
+	if err != nil {
+		return nil, fmt.Errorf("read progress: %w", err)
+	}
+	defer rows.Close()
+	all := []Day{}
+	for rows.Next() {
+		var x Day
+		if err := rows.Scan(&x.Day, &x.Done, &x.Total); err != nil {
+			return nil, fmt.Errorf("read progress: %w", err)
+		}
+		all = append(all, x)
+	}
+	return all, rows.Err()
+}

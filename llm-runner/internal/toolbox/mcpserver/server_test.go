@@ -1,0 +1,125 @@
+package mcpserver
+
+import (
+	"context"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/toolbox"
+)
+
+type greeting struct {
+	Name string `json:"name"`
+}
+
+// offered is a box with a tool for each policy, and a server that offers it.
+func offered(t *testing.T, wait time.Duration) (*toolbox.Box, *Server) {
+	t.Helper()
+	d, err := db.Open(t.Context(), filepath.Join(t.TempDir(), "runner.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	box, err := toolbox.Open(t.Context(), d, toolbox.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, p := range map[string]toolbox.Policy{"free": toolbox.Allow, "asked": toolbox.Ask, "never": toolbox.Deny} {
+		if err := box.Add(toolbox.Make(toolbox.Tool{Name: name, Policy: p}, func(_ context.Context, _ toolbox.Call, g greeting) (toolbox.Result, error) {
+			return toolbox.Result{Text: "hello " + g.Name}, nil
+		})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return box, New(Config{Box: box, Version: "1", Wait: wait})
+}
+
+func connect(t *testing.T, s *Server) *mcp.ClientSession {
+	t.Helper()
+	ours, theirs := mcp.NewInMemoryTransports()
+	go s.Serve(t.Context(), ours) //nolint:errcheck // it ends with the test
+	session, err := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil).Connect(t.Context(), theirs, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { session.Close() })
+	return session
+}
+
+func names(t *testing.T, session *mcp.ClientSession) (all []string) {
+	t.Helper()
+	for tool, err := range session.Tools(t.Context(), nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, tool.Name)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func words(r *mcp.CallToolResult) string { return r.Content[0].(*mcp.TextContent).Text }
+
+func TestPoliciesHoldForOtherPrograms(t *testing.T) {
+	box, s := offered(t, 50*time.Millisecond)
+	session := connect(t, s)
+	if got := strings.Join(names(t, session), " "); got != "asked free" {
+		t.Errorf("offered %s", got)
+	}
+	r, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: "free", Arguments: map[string]any{"name": "Ada"}})
+	if err != nil || r.IsError || words(r) != "hello Ada" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if r, err = session.CallTool(t.Context(), &mcp.CallToolParams{Name: "free", Arguments: map[string]any{"name": 3}}); err != nil || !r.IsError {
+		t.Errorf("wrong arguments: %+v, %v", r, err)
+	}
+	r, err = session.CallTool(t.Context(), &mcp.CallToolParams{Name: "asked", Arguments: map[string]any{"name": "Ada"}})
+	if err != nil || !r.IsError || !strings.Contains(words(r), "waits for the person's word") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	log, err := box.Log(t.Context(), "asked", 0, 1)
+	if err != nil || len(log) != 1 || log[0].State != toolbox.Withdrawn || log[0].Source != "mcp" {
+		t.Errorf("%+v, %v", log, err)
+	}
+	if err := box.SetPolicy(t.Context(), "free", 0, toolbox.Deny); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); strings.Join(names(t, session), " ") != "asked"; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a denied tool is offered still")
+		}
+	}
+}
+
+func TestARelayOffersWhatTheServerOffers(t *testing.T) {
+	_, s := offered(t, time.Second)
+	sessions, _ := s.Handlers()
+	web := httptest.NewServer(sessions)
+	defer web.Close()
+	defer web.CloseClientConnections()
+	ours, theirs := mcp.NewInMemoryTransports()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Relay(ctx, web.URL, "", "1", ours) }()
+	session, err := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil).Connect(t.Context(), theirs, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(names(t, session), " "); got != "asked free" {
+		t.Errorf("offered %s", got)
+	}
+	r, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: "free", Arguments: map[string]any{"name": "Ada"}})
+	if err != nil || words(r) != "hello Ada" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	session.Close()
+	cancel()
+	<-done
+}

@@ -1,0 +1,5 @@
+//go:build prove
+
+package vector
+
+func init() { kills = 200 }

@@ -1,0 +1,95 @@
+package web
+
+import (
+	"context"
+	"iter"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"home.arpa/lab/llm-runner/internal/graph"
+	"home.arpa/lab/llm-runner/internal/llm"
+)
+
+// wellRead answers every question of the graph well enough.
+type wellRead struct{}
+
+func (wellRead) Stream(_ context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
+	return func(yield func(llm.Event, error) bool) {
+		text := `{"useful":[1],"supported":true,"query":"x"}`
+		if strings.HasPrefix(req.Messages[0].Text(), "Answer the question") {
+			text = "It is washed in spring [1]."
+		}
+		_ = yield(llm.Event{Text: text}, nil) && yield(llm.Event{Finish: llm.FinishStop}, nil)
+	}
+}
+
+func TestARunIsDrawnAndForked(t *testing.T) {
+	r := newRig(t)
+	hit := graph.Source{Citation: llm.Citation{Path: "house.md", Quote: "The <b>filter</b> is washed every spring.", End: 40}}
+	var proceeded []int64
+	c := r.Config
+	c.Inquiries = &graph.Inquiries{Store: graph.NewStore(r.db), Reader: wellRead{}, Model: func(llm.Request) (string, bool) { return "m", true },
+		Search: func(_ context.Context, collection, _ string, _ int, _ bool) ([]graph.Source, error) {
+			if collection == "vault" {
+				return []graph.Source{hit}, nil
+			}
+			return nil, nil
+		},
+		Stands: func(_ context.Context, s graph.Source) (llm.Citation, bool) { return s.Citation, true }}
+	c.Proceed = func(id int64) {
+		proceeded = append(proceeded, id)
+		if err := c.Inquiries.Go(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}
+	site, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(method, path string, form url.Values) (int, string, string) {
+		t.Helper()
+		req := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(form.Encode()))
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		w := httptest.NewRecorder()
+		site.ServeHTTP(w, req)
+		return w.Code, w.Body.String(), w.Header().Get("Location")
+	}
+	_, body, _ := ask("GET", "/runs", nil)
+	contains(t, body, "No question has been asked")
+	if _, err := llm.Collect(c.Inquiries.Stream(t.Context(), llm.Request{Run: "turn-7", Messages: []llm.Message{llm.Says(llm.User, "When is the <filter> washed?")}})); err != nil {
+		t.Fatal(err)
+	}
+	_, body, _ = ask("GET", "/runs", nil)
+	contains(t, body, `<a href="/runs/1">When is the &lt;filter&gt; washed?</a>`, "done")
+	if code, _, to := ask("GET", "/runs/of?work=turn-7", nil); code != 303 || to != "/runs/1" {
+		t.Errorf("%d to %s", code, to)
+	}
+	if code, _, _ := ask("GET", "/runs/of?work=turn-8", nil); code != 404 {
+		t.Errorf("no run: %d", code)
+	}
+	_, body, _ = ask("GET", "/runs/1", nil)
+	contains(t, body, `<svg class="run"`, "understand, retrieve, sift, grade, synthesise, verify, answer", "1 of 1 statements stand", `class="way taken"`, "system: Answer the question", "It is washed in spring [1].")
+	if strings.Contains(body, "<b>filter") || strings.Contains(body, "<filter>") {
+		t.Error("a note's markup is in the page")
+	}
+	_, body, _ = ask("GET", "/api/runs/1", nil)
+	contains(t, body, `"status": "done"`, `"node": "verify"`, `"name": "draft"`)
+	_, body, _ = ask("GET", "/api/runs", nil)
+	contains(t, body, `"name": "synthesise"`)
+	code, _, to := ask("POST", "/runs/1/fork", url.Values{"step": {"4"}, "state": {`{"asked":"mine","model":"m","drafts":[{"text":"NOT IN THE SOURCES"}]}`}})
+	if code != 303 || to != "/runs/2" || len(proceeded) != 1 || proceeded[0] != 2 {
+		t.Errorf("%d to %s, %v", code, to, proceeded)
+	}
+	_, body, _ = ask("GET", "/runs/2", nil)
+	contains(t, body, `Forked from <a href="/runs/1">run 1</a> after step 4`, "Your notes do not say.")
+	for path, want := range map[string]int{"/runs/1/cancel": 409, "/runs/1/decide": 409, "/runs/9/cancel": 404, "/runs/x/cancel": 404, "/runs/1/burn": 404} {
+		if code, _, _ := ask("POST", path, nil); code != want {
+			t.Errorf("%s: %d, want %d", path, code, want)
+		}
+	}
+	if code, _, _ := ask("POST", "/runs/1/fork", url.Values{"step": {"3"}, "state": {"{"}}); code != 409 {
+		t.Errorf("a state that is no JSON: %d", code)
+	}
+}
