@@ -2,13 +2,28 @@ package docs
 
 import (
 	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
 var link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
+
+func TestEveryPageButTheHomelabsIsInTheHandbook(t *testing.T) {
+	here, err := filepath.Glob("*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range here {
+		if _, err := fs.Stat(FS, p); (err == nil) == slices.Contains(Homelab, p) {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+}
 
 func TestLinksLeadToPages(t *testing.T) {
 	err := fs.WalkDir(FS, ".", func(p string, d fs.DirEntry, err error) error {
@@ -30,5 +45,34 @@ func TestLinksLeadToPages(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestLinksOfTheHomelabsPagesLeadSomewhere(t *testing.T) {
+	pages, err := filepath.Glob("runbooks/*.md")
+	if err != nil || len(pages) < 10 {
+		t.Fatal(pages, err)
+	}
+	list, err := os.ReadFile("runbooks/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pages {
+		if name := filepath.Base(p); name != "README.md" && !strings.Contains(string(list), "("+name+")") {
+			t.Errorf("runbooks/README.md does not name %s", name)
+		}
+	}
+	for _, p := range append(pages, Homelab...) {
+		text, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			if target := m[1]; !strings.Contains(target, "://") {
+				if _, err := os.Stat(filepath.Join(filepath.Dir(p), target)); err != nil {
+					t.Errorf("%s links to %s: %v", p, target, err)
+				}
+			}
+		}
 	}
 }
