@@ -22,7 +22,7 @@ import (
 
 var drillCommands = []command{
 	{
-		name: "drill", args: "--host SSH | --lab [--sample] --tags TAGS [flags]", summary: "prove a restore on another, clean machine",
+		name: "drill", args: "--host SSH --tags TAGS [flags] | --lab --tags TAGS [flags] | --lab --sample [flags]", summary: "prove a restore on another, clean machine",
 		help: `Restores on a clean machine what the tags name, with nothing but the kit (addresses, passwords, the keys that may only read), compares it,
 uses it, and writes restore-report.json and restore-report.html. The machine is one that you name (--host), or one that is made here and
 thrown away (--lab). With --playbooks it is made by site.yml and the data come back by restore.yml, as after a fire; without, the
