@@ -104,6 +104,16 @@ func read(page, text, program string) (all []Command) {
 	return all
 }
 
+// Examples are the calls in a help text: lines of their own, indented.
+func Examples(help, program string) (all []Command) {
+	for line := range strings.Lines(help) {
+		if strings.HasPrefix(line, "  ") {
+			all = append(all, calls(strings.TrimSpace(line), program)...)
+		}
+	}
+	return all
+}
+
 var assignment = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*=`)
 
 // calls finds each time that a line of a shell calls the program: by itself, over SSH, or as what a container runs.

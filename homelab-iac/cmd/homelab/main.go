@@ -36,6 +36,7 @@ type command struct {
 	args    string
 	summary string
 	help    string
+	json    bool // whether it can print JSON
 	setup   func(fs *flag.FlagSet, c *call) func(ctx context.Context) error
 }
 
@@ -126,7 +127,9 @@ func (cmd command) flags(c *call) (*flag.FlagSet, func(context.Context) error) {
 		config = from
 	}
 	fs.StringVar(&c.config, "config", config, "configuration `FILE` of this machine")
-	fs.BoolVar(&c.json, "json", false, "print JSON")
+	if cmd.json { // else the flag is unknown: who asks for JSON must not be handed text
+		fs.BoolVar(&c.json, "json", false, "print JSON")
+	}
 	return fs, cmd.setup(fs, c)
 }
 

@@ -13,6 +13,16 @@ func emergency(page string) bool {
 	return slices.Contains([]string{"docs/break-glass.md", "docs/restore.md", "homelab-iac/README.md"}, page) || strings.HasPrefix(page, "docs/runbooks/")
 }
 
+// commandOf finds the command that words begin with, -1 where there is none, and what stands behind its name.
+func commandOf(words []string) (i int, rest []string) {
+	for n := min(2, len(words)); n > 0; n-- {
+		if i := slices.IndexFunc(commands, func(cmd command) bool { return cmd.name == strings.Join(words[:n], " ") }); i >= 0 {
+			return i, words[n:]
+		}
+	}
+	return -1, words
+}
+
 // TestPagesNameCommandsThatThereAre: what a page says to type has a command, flags that it takes, and what it cannot do without. Elsewhere than on
 // emergency pages a sentence may leave out what is clear.
 func TestPagesNameCommandsThatThereAre(t *testing.T) {
@@ -24,12 +34,7 @@ func TestPagesNameCommandsThatThereAre(t *testing.T) {
 		t.Fatalf("only %d commands were found", len(all))
 	}
 	for _, c := range all {
-		words := c.Words
-		i := -1
-		for n := min(2, len(c.Words)); n > 0 && i < 0; n-- {
-			i = slices.IndexFunc(commands, func(cmd command) bool { return cmd.name == strings.Join(c.Words[:n], " ") })
-			words = c.Words[n:]
-		}
+		i, words := commandOf(c.Words)
 		loose := !c.Fenced && !emergency(c.Page)
 		switch {
 		case i >= 0:

@@ -15,7 +15,7 @@ import (
 
 var planCommands = []command{
 	{
-		name: "plan-check", args: "FILE [flags]", summary: "refuse a Terraform plan that loses something",
+		name: "plan-check", args: "FILE [flags]", summary: "refuse a Terraform plan that loses something", json: true,
 		help: `Reads in FILE what terraform show -json printed (- is the standard input) and refuses what destroys, installs a machine again in place, ends a
 contract, keeps something for a shorter time, turns a protection off or lets more people in, also where the plan says no more than update. A
 token of homelab precheck lets pass what it was made for: the machine that it names, and the addresses that were typed. Nothing covers the

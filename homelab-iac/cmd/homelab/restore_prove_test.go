@@ -96,6 +96,7 @@ func TestWhatWasLostComesBackExactly(t *testing.T) {
 
 	os.WriteFile(notes+"/b/d.md", []byte("spoiled"), 0o644)
 	h.does(0, "was not touched", "restore", "file", notes+"/b/d.md")
+	h.does(0, `"restored": "`+notes+"/b/d.md.restored-", "restore", "file", notes+"/b/d.md", "--json")
 	if text, _ := os.ReadFile(notes + "/b/d.md"); string(text) != "spoiled" {
 		t.Error("the file in place was touched")
 	}
