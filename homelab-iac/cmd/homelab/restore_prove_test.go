@@ -96,7 +96,6 @@ func TestWhatWasLostComesBackExactly(t *testing.T) {
 
 	os.WriteFile(notes+"/b/d.md", []byte("spoiled"), 0o644)
 	h.does(0, "was not touched", "restore", "file", notes+"/b/d.md")
-	h.does(0, `"restored": "`+notes+"/b/d.md.restored-", "restore", "file", notes+"/b/d.md", "--json")
 	if text, _ := os.ReadFile(notes + "/b/d.md"); string(text) != "spoiled" {
 		t.Error("the file in place was touched")
 	}
@@ -104,6 +103,7 @@ func TestWhatWasLostComesBackExactly(t *testing.T) {
 	if text, err := os.ReadFile(strings.Join(found, "")); err != nil || string(text) != "third" {
 		t.Errorf("%q %v", text, err)
 	}
+	h.does(0, `"restored": "`+notes+"/b/d.md.restored-", "restore", "file", notes+"/b/d.md", "--json")
 	h.does(2, "in no service's backup", "restore", "file", "/etc/passwd")
 	h.does(1, "--as-of", "restore", "file", notes+"/never-was")
 	h.does(0, "green", "restore", "run", "--tags", "all", "--yes", "--json", "--as-of", before)
