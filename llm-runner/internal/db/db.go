@@ -35,6 +35,7 @@ type DB struct {
 
 	shared  *shared // nil: SQLite
 	trouble atomic.Pointer[Trouble]
+	fsync   func(name string) error // syncFile, but for tests
 }
 
 // Open opens or creates the database file at path and runs the migrations it lacks. Before the first of them a copy of
@@ -48,12 +49,13 @@ func Open(ctx context.Context, path string) (*DB, error) {
 // openFile is Open; keep says whether to copy the database before it is migrated.
 func openFile(ctx context.Context, path string, keep bool) (*DB, error) {
 	// WAL with synchronous=NORMAL: a commit survives the death of the process (kill -9) without an fsync each; after a
-	// power cut the last commits may be gone but the file is whole (sqlite.org/pragma.html#pragma_synchronous).
+	// power cut the last commits may be gone but the file is whole (sqlite.org/pragma.html#pragma_synchronous). What must
+	// outlast that as well is written by TxKept.
 	w, err := open(path, 1, "&_pragma=journal_mode(wal)&_pragma=synchronous(normal)&_txlock=immediate")
 	if err != nil {
 		return nil, err
 	}
-	d := &DB{path: path, w: w}
+	d := &DB{path: path, w: w, fsync: syncFile}
 	if err := d.migrate(ctx, keep); err != nil {
 		w.Close()
 		return nil, unreadable(path, fmt.Errorf("open database %s: %w", path, err))
@@ -144,6 +146,28 @@ func (d *DB) tx(ctx context.Context, f func(tx *sql.Tx) error) error {
 	return nil
 }
 
+// TxKept is Tx whose commit outlasts a power cut once it returns nil. The log is brought to the disk after the commit, beside
+// others who write, so a slow disk delays nobody but the caller. (A log that was folded into the file meanwhile was on the disk
+// before, see sqlite.org/wal.html#performance_considerations.) PostgreSQL does that with every commit.
+func (d *DB) TxKept(ctx context.Context, f func(tx *sql.Tx) error) error {
+	if err := d.Tx(ctx, f); err != nil || d.shared != nil || d.fsync == nil {
+		return err
+	}
+	if err := d.fsync(d.path + "-wal"); err != nil {
+		return d.Noted(fmt.Errorf("bring the commit to the disk: %w", err))
+	}
+	return nil
+}
+
+// syncFile returns once what is written of a file is on the disk.
+func syncFile(name string) error {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 // Read returns the pool for queries outside transactions.
 func (d *DB) Read() *sql.DB { return d.r }
 
@@ -201,7 +225,7 @@ func (d *DB) migrate(ctx context.Context, keep bool) error {
 	}
 	if keep && have > 0 {
 		d.Backup = fmt.Sprintf("%s.before-%04d-%s", d.path, newest, time.Now().UTC().Format("20060102T150405Z"))
-		if _, err := d.w.ExecContext(ctx, "VACUUM INTO ?", d.Backup); err != nil {
+		if err := d.copyTo(ctx, d.Backup); err != nil {
 			return fmt.Errorf("copy before migration to %s: %w", d.Backup, err)
 		}
 	}
@@ -222,6 +246,25 @@ func (d *DB) migrate(ctx context.Context, keep bool) error {
 		d.Applied = append(d.Applied, m.version)
 	}
 	return nil
+}
+
+// copyTo writes a copy of the database that has its name only once it is whole and on the disk.
+func (d *DB) copyTo(ctx context.Context, name string) error {
+	part := d.path + copying
+	discard(part)
+	_, err := d.w.ExecContext(ctx, "VACUUM INTO ?", part)
+	if err == nil {
+		err = errors.Join(os.Chmod(part, 0o600), syncFile(part))
+	}
+	if err == nil {
+		reached("copied before migration")
+		err = os.Rename(part, name)
+	}
+	if err != nil {
+		discard(part)
+		return err
+	}
+	return syncDir(name)
 }
 
 func (d *DB) version(ctx context.Context) (int, error) {

@@ -2,11 +2,13 @@ package db
 
 import (
 	"database/sql"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/fstest"
 )
@@ -58,6 +60,15 @@ func TestOldDatabasesAreCopiedBeforeTheyAreMigrated(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	if err := os.WriteFile(path+copying, []byte("of one that was killed"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reached = func(step string) {
+		if named, err := filepath.Glob(path + ".before-*"); len(named) != 0 || err != nil || step != "copied before migration" {
+			t.Errorf("%s: the copy has its name before it is whole: %v, %v", step, named, err)
+		}
+	}
+	defer func() { reached = func(string) {} }()
 	d, err = Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
@@ -65,6 +76,9 @@ func TestOldDatabasesAreCopiedBeforeTheyAreMigrated(t *testing.T) {
 	defer d.Close()
 	if d.Backup == "" {
 		t.Fatal("no copy was made")
+	}
+	if st, err := os.Stat(d.Backup); err != nil || st.Mode() != 0o600 || exists(path+copying) {
+		t.Errorf("%v, %v; left behind: %v", st, err, exists(path+copying))
 	}
 	copied, err := OpenRead(t.Context(), d.Backup)
 	if err != nil {
@@ -74,6 +88,44 @@ func TestOldDatabasesAreCopiedBeforeTheyAreMigrated(t *testing.T) {
 	var got string
 	if err := copied.Read().QueryRow("SELECT x FROM precious").Scan(&got); err != nil || got != "kept" {
 		t.Errorf("the copy holds %q, %v", got, err)
+	}
+}
+
+func TestWhatIsKeptIsOnTheDiskBeforeAnybodyHearsOfIt(t *testing.T) {
+	d, err := Open(t.Context(), filepath.Join(t.TempDir(), Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	exec(t, d, "CREATE TABLE note (x TEXT)")
+	synced := 0
+	var fails error
+	d.fsync = func(name string) error {
+		var n int
+		if err := d.Read().QueryRow("SELECT count(*) FROM note").Scan(&n); err != nil || n != synced+1 {
+			t.Errorf("%d rows are there, %v", n, err)
+		}
+		if name != d.path+"-wal" {
+			t.Errorf("brought %s to the disk", name)
+		}
+		synced++
+		return errors.Join(syncFile(name), fails)
+	}
+	write := func() error {
+		return d.TxKept(t.Context(), func(tx *sql.Tx) error {
+			_, err := tx.Exec("INSERT INTO note VALUES ('x')")
+			return err
+		})
+	}
+	if err := write(); err != nil || synced != 1 {
+		t.Errorf("%v, %d times", err, synced)
+	}
+	fails = syscall.EIO
+	if err := write(); FaultOf(err) != Broken || synced != 2 || d.Trouble() == nil {
+		t.Errorf("%v, %d times; %v", err, synced, d.Trouble())
+	}
+	if err := d.TxKept(t.Context(), func(*sql.Tx) error { return sql.ErrNoRows }); !errors.Is(err, sql.ErrNoRows) || synced != 2 {
+		t.Errorf("%v, %d times", err, synced)
 	}
 }
 

@@ -74,8 +74,9 @@ func Replace(ctx context.Context, path, snapshot string) (done Replaced, err err
 	return done, nil
 }
 
-// What the names of files end with that Replace is still writing.
+// What the names of files end with that Open or Replace is still writing.
 const (
+	copying   = ".copying"   // the copy before a migration
 	restoring = ".restoring" // the copy of the snapshot
 	keeping   = ".keeping"   // the copy of the old database, where it cannot have two names
 )
@@ -246,9 +247,10 @@ func fold(ctx context.Context, path string) error {
 	return nil
 }
 
-// tidy removes what a restore left that was killed: its copies, and a second name of the database that is in place.
+// tidy removes what a migration or a restore left that was killed: their copies, and a second name of the database that is in place.
 func tidy(path string) {
 	discard(path + restoring)
+	discard(path + copying)
 	os.Remove(path + keeping)
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {

@@ -37,6 +37,8 @@ func FaultOf(err error) Fault {
 		return Full
 	case errors.Is(err, syscall.EROFS):
 		return ReadOnly
+	case errors.Is(err, syscall.EIO):
+		return Broken
 	}
 	text := err.Error() // the engine passes on SQLite's words only
 	switch {

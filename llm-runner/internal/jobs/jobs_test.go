@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"math/rand/v2"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -496,21 +497,47 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-// BenchmarkSubmitToStart measures how long an idle service takes from the call of Submit until the provider is asked.
-func BenchmarkSubmitToStart(b *testing.B) {
+// submitToStart is how long an idle service takes from the call of Submit until the provider is asked, and how much of that
+// until the job is acknowledged: medians of n jobs that come at any moment.
+func submitToStart(tb testing.TB, n int) (start, taken time.Duration) {
 	asked := make(chan time.Time, 1)
-	s, _ := newService(b, func(ctx context.Context, req llm.Request, n int) (string, error) {
+	s, _ := newService(tb, func(ctx context.Context, req llm.Request, n int) (string, error) {
 		asked <- time.Now()
 		return echo(ctx, req, n)
 	})
-	var all []time.Duration
-	for b.Loop() {
+	starts, takens := make([]time.Duration, n), make([]time.Duration, n)
+	for i := range n {
+		time.Sleep(rand.N(50 * time.Millisecond)) // the engine looks for work at times of its own
 		began := time.Now()
-		j := submit(b, s, Spec{Prompt: "x"})
-		all = append(all, (<-asked).Sub(began))
-		reach(b, s, j.ID, Done)
+		j := submit(tb, s, Spec{Prompt: "x"})
+		takens[i] = time.Since(began)
+		starts[i] = (<-asked).Sub(began)
+		reach(tb, s, j.ID, Done)
 	}
-	slices.Sort(all)
-	b.ReportMetric(float64(all[len(all)/2].Microseconds())/1000, "p50-ms")
-	b.ReportMetric(float64(all[len(all)*95/100].Microseconds())/1000, "p95-ms")
+	slices.Sort(starts)
+	slices.Sort(takens)
+	return starts[n/2], takens[n/2]
+}
+
+// The disk is this machine's: with SQLite, a job is on it before it is acknowledged.
+func TestAnIdleServiceBeginsAJobAtOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("measures")
+	}
+	const most = 50 * time.Millisecond
+	best := time.Hour
+	for range 5 { // others may want the machine
+		start, taken := submitToStart(t, 40)
+		t.Logf("acknowledged after %s, started after %s (medians)", taken, start)
+		if best = min(best, start); best <= most {
+			return
+		}
+	}
+	t.Errorf("from submit to start it takes %s, more than %s", best, most)
+}
+
+func BenchmarkSubmitToStart(b *testing.B) {
+	start, taken := submitToStart(b, max(b.N, 40))
+	b.ReportMetric(float64(start.Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(taken.Microseconds())/1000, "acknowledged-p50-ms")
 }

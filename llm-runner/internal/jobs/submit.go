@@ -187,9 +187,9 @@ func (s *Service) acknowledge(ctx context.Context, wanted Job) (j Job, fresh boo
 		}
 		return tell(ctx, s.db, tx, "")
 	}
-	err = s.db.Tx(ctx, write)
+	err = s.db.TxKept(ctx, write)
 	if db.Taken(err) { // the same job came to another process at the same moment: now it is there
-		err = s.db.Tx(ctx, write)
+		err = s.db.TxKept(ctx, write)
 	}
 	if err != nil {
 		return Job{}, false, err
