@@ -10,6 +10,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -87,6 +88,7 @@ type Job struct {
 	Since      time.Time     `json:"since"`
 	Waited     time.Duration `json:"-"` // queued and held, up to Since
 	Run        int           `json:"-"`
+	begun      int           // how often the present step was begun, and neither ended nor was put down by a process that stops
 	worker     string        // which of the processes that share the database runs it, or ran it last
 	Attempts   int           `json:"attempts"`              // faults so far that may pass
 	Holds      int           `json:"holds,omitempty"`       // in a row
@@ -214,12 +216,35 @@ func (s *Service) recover(ctx context.Context) error {
 	}
 	for _, j := range left {
 		if _, err := s.change(ctx, j.ID, func(tx *transaction, j *Job) error {
+			if done, err := s.deadly(ctx, tx, j); done || err != nil {
+				return err
+			}
 			return move(ctx, tx, j, Queued, "the program ended while it ran; it is taken up again")
 		}); err != nil {
 			return err
 		}
 	}
 	return s.wake(ctx)
+}
+
+// leastDeaths is how many processes may end while a job runs, however few attempts it has.
+const leastDeaths = 3
+
+// deadly sees to a job in which more than one process ended: it may be what ends them. It goes on after a growing wait, so that
+// jobs that only ran beside it come to their ends without it; where its attempts are used up, it fails, and a person is told.
+func (s *Service) deadly(ctx context.Context, tx *transaction, j *Job) (done bool, err error) {
+	if j.begun < 2 {
+		return false, nil
+	}
+	j.free()
+	j.Reason = fmt.Sprintf("the program ended %d times while it ran, as if that were what ends it: look into the program's log", j.begun)
+	if j.begun < max(j.MaxAttempts, leastDeaths) {
+		return true, s.hold(ctx, tx, j, time.Now().Add(backoff(s.config.Backoff, j.begun-1)), j.Reason)
+	}
+	if err := s.finish(ctx, tx, j, Failed, j.Reason); err != nil || j.Notify.of(Failed) {
+		return true, err
+	}
+	return true, s.config.Alerts.News(ctx, tx, j.news())
 }
 
 // wake repeats wakings that may not have reached the engine.
@@ -229,7 +254,7 @@ func (s *Service) wake(ctx context.Context) error {
 		return err
 	}
 	for _, j := range woken {
-		if err := s.engine.Wake(j.call(), time.Now()); err != nil {
+		if err := s.engine.Wake(j.call(), j.ResumeAt); err != nil {
 			return err
 		}
 	}
@@ -247,6 +272,9 @@ func (s *Service) Adopt(ctx context.Context, worker string) error {
 		_, err := s.change(ctx, j.ID, func(tx *transaction, j *Job) error {
 			if j.State != Running || j.worker != worker {
 				return errStale
+			}
+			if done, err := s.deadly(ctx, tx, j); done || err != nil {
+				return err
 			}
 			if err := move(ctx, tx, j, Queued, "the process that ran it died; another one takes it up"); err != nil {
 				return err

@@ -101,9 +101,25 @@ func (s *Service) call(ctx context.Context, key string) error {
 	span.Done(err)
 	defer s.forgetDraft(&j)
 	if ctx.Err() != nil {
+		s.putDown(&j)
 		return context.Cause(ctx) // the program ends; the next one calls again
 	}
 	return s.conclude(ctx, id, run, err)
+}
+
+// putDown notes that a process stops in the midst of a job, and did not die of it.
+func (s *Service) putDown(j *Job) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if _, err := s.change(ctx, j.ID, func(_ *transaction, now *Job) error {
+		if now.State != Running || now.Run != j.Run || now.worker != j.worker {
+			return errStale
+		}
+		now.begun = max(now.begun-1, 0)
+		return nil
+	}); err != nil && !errors.Is(err, errStale) && !errors.Is(err, ErrNotFound) {
+		s.log.Warn("put down job", "job", j.ID, "error", err)
+	}
 }
 
 // errStale says that a call is not the job's any more.
@@ -146,6 +162,7 @@ func (s *Service) begin(ctx context.Context, id int64, run int) (Job, error) {
 		}
 		j.free()
 		j.worker = s.db.Worker()
+		j.begun++
 		return move(ctx, tx, j, Running, note)
 	})
 	s.traceWait(before, j)
@@ -262,7 +279,7 @@ func (s *Service) work(ctx context.Context, j *Job) (err error) {
 			if now.State != Running || now.Run != j.Run {
 				return errStale
 			}
-			now.Attempts, now.Holds = 0, 0 // they are counted for each step
+			now.Attempts, now.Holds, now.begun = 0, 0, 1 // they are counted for each step
 			if err := insertStep(ctx, tx, j.ID, step); err != nil {
 				return err
 			}
@@ -293,6 +310,7 @@ func (s *Service) conclude(ctx context.Context, id int64, run int, err error) er
 		if j.State != Running || j.Run != run {
 			return errStale
 		}
+		j.begun = 0
 		now := time.Now()
 		var busy *llm.BusyError
 		isBusy := errors.As(err, &busy)

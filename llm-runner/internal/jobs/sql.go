@@ -39,9 +39,10 @@ type step struct {
 func insert(ctx context.Context, tx *transaction, j *Job, now time.Time) error {
 	j.Created, j.ord = now, order(now, j.Priority)
 	err := tx.QueryRowContext(ctx, `INSERT INTO jobs (sent_key, type, title, prompt, asked, requires, project, priority, ord, deadline_ms, max_attempts,
-		notify, request, output, dropped, file, file_hash, tools, plan, trace, trace_from, state, since, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,'',?,?) RETURNING id`,
+		notify, request, output, dropped, file, file_hash, tools, plan, trace, trace_from, bytes, steps, state, since, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,'',?,?) RETURNING id`,
 		db.OrNull(j.Key), j.Type, j.Title, j.Prompt, j.Asked, j.Requires, j.Project, j.Priority, j.ord, j.Deadline.Milliseconds(), j.MaxAttempts, j.Notify,
-		string(j.Request), j.Output, j.Dropped, j.File, j.hash, strings.Join(j.Tools, " "), j.Plan, j.trace, j.traceFrom, now.UnixMilli(), now.UnixMilli()).Scan(&j.ID)
+		string(j.Request), j.Output, j.Dropped, j.File, j.hash, strings.Join(j.Tools, " "), j.Plan, j.trace, j.traceFrom,
+		j.size(), len(j.steps()), now.UnixMilli(), now.UnixMilli()).Scan(&j.ID)
 	if err != nil {
 		return fmt.Errorf("write job: %w", err)
 	}
@@ -81,11 +82,11 @@ func event(ctx context.Context, tx *transaction, id int64, from, to State, text 
 func save(ctx context.Context, tx *transaction, j *Job) error {
 	_, err := tx.ExecContext(ctx, `UPDATE jobs SET state=?, since=?, waited_ms=?, run=?, attempts=?, holds=?, reason=?, waits_for=?, waits_model=?, dimension=?, resume_at=?,
 		started_at=?, ended_at=?, answer=?, citations=?, finish=?, provider=?, model=?, rule=?, why=?, input_tokens=?, output_tokens=?,
-		cost_micro_usd=?, worker=?, vault_due=?, trace=?, trace_from=? WHERE id=?`,
+		cost_micro_usd=?, worker=?, vault_due=?, trace=?, trace_from=?, begun=? WHERE id=?`,
 		j.State, j.Since.UnixMilli(), j.Waited.Milliseconds(), j.Run, j.Attempts, j.Holds, j.Reason, j.WaitsFor, j.WaitsModel, j.Dimension,
 		db.Millis(j.ResumeAt),
 		db.Millis(j.Started), db.Millis(j.Ended), j.Answer, quoted(j.Citations), j.Finish, j.Route.Provider, j.Route.Model, j.Route.Rule, j.Route.Why,
-		j.Usage.Input.Ptr(), j.Usage.Output.Ptr(), j.Cost.Ptr(), j.worker, j.due, j.trace, j.traceFrom, j.ID)
+		j.Usage.Input.Ptr(), j.Usage.Output.Ptr(), j.Cost.Ptr(), j.worker, j.due, j.trace, j.traceFrom, j.begun, j.ID)
 	if err != nil {
 		return fmt.Errorf("write job %d: %w", j.ID, err)
 	}
@@ -156,7 +157,7 @@ func columns(whole bool) string {
 	return `j.id, coalesce(j.sent_key, ''), j.type, j.title, j.asked, j.requires, j.project, j.priority, j.ord, j.deadline_ms, j.max_attempts, j.notify, j.state,
 	j.since, j.waited_ms, j.run, j.attempts, j.holds, j.reason, j.waits_for, j.waits_model, j.dimension, j.resume_at, j.created_at, j.started_at, j.ended_at, j.finish,
 	j.provider, j.model, j.rule, j.why, j.input_tokens, j.output_tokens, j.cost_micro_usd, j.worker,
-	j.output, j.dropped, j.file, j.file_next, j.note, j.vault_due, j.tools, j.plan, j.trace, j.trace_from, ` + long
+	j.output, j.dropped, j.file, j.file_next, j.note, j.vault_due, j.tools, j.plan, j.trace, j.trace_from, j.begun, ` + long
 }
 
 func scan(row scanner) (j Job, err error) {
@@ -166,7 +167,7 @@ func scan(row scanner) (j Job, err error) {
 	err = row.Scan(&j.ID, &j.Key, &j.Type, &j.Title, &j.Asked, &j.Requires, &j.Project, &j.Priority, &j.ord, &deadline, &j.MaxAttempts, &j.Notify, &j.State,
 		&since, &waited, &j.Run, &j.Attempts, &j.Holds, &j.Reason, &j.WaitsFor, &j.WaitsModel, &j.Dimension, &resume, &created, &started, &ended, &j.Finish,
 		&j.Route.Provider, &j.Route.Model, &j.Route.Rule, &j.Route.Why, &in, &out, &cost, &j.worker,
-		&j.Output, &j.Dropped, &j.File, &j.next, &j.Note, &j.due, &tools, &j.Plan, &j.trace, &j.traceFrom, &j.Prompt, &j.Answer, &citations, &request)
+		&j.Output, &j.Dropped, &j.File, &j.next, &j.Note, &j.due, &tools, &j.Plan, &j.trace, &j.traceFrom, &j.begun, &j.Prompt, &j.Answer, &citations, &request)
 	j.Request, j.Tools = json.RawMessage(request), strings.Fields(tools)
 	j.Deadline, j.Waited = time.Duration(deadline)*time.Millisecond, time.Duration(waited)*time.Millisecond
 	j.Since, j.Created = time.UnixMilli(since), time.UnixMilli(created)
@@ -256,18 +257,18 @@ func depths(ctx context.Context, q querier) ([]Depth, error) {
 		WHERE j.state IN ('queued', 'running', 'held') GROUP BY 1, 2`)
 }
 
-// line is the jobs that are queued or running, first come first. A chain counts its headings that have no answer yet.
+// inOrder is the jobs that are queued or running, first come first, and how many of their steps have no answer yet.
+const inOrder = `SELECT j.id, j.state, j.since, j.type, j.asked, j.requires, j.project, j.bytes,
+	j.steps - CASE WHEN j.type = 'chain' THEN (SELECT count(*) FROM job_steps s WHERE s.job = j.id) ELSE 0 END
+	FROM jobs j WHERE j.state IN ('queued', 'running') ORDER BY j.ord, j.id`
+
 func line(ctx context.Context, q querier) ([]inLine, error) {
 	return collect(q, func(row scanner) (x inLine, err error) {
 		var since int64
-		err = row.Scan(&x.id, &x.state, &since, &x.request.kind, &x.request.asked, &x.request.requires, &x.request.project, &x.steps, &x.bytes)
+		err = row.Scan(&x.id, &x.state, &since, &x.request.kind, &x.request.asked, &x.request.requires, &x.request.project, &x.bytes, &x.steps)
 		x.since, x.steps = time.UnixMilli(since), max(x.steps, 1)
 		return x, err
-	}, ctx, `SELECT j.id, j.state, j.since, j.type, j.asked, j.requires, j.project,
-		CASE WHEN j.type = 'chain' THEN (length(j.prompt) - length(replace(j.prompt, ?, ''))) / 4 + CASE WHEN substr(j.prompt, 1, 3) = '## ' THEN 1 ELSE 0 END
-			- (SELECT count(*) FROM job_steps s WHERE s.job = j.id) ELSE 1 END,
-		length(j.prompt) + length(j.request)
-		FROM jobs j WHERE j.state IN ('queued', 'running') ORDER BY j.ord, j.id`, "\n## ")
+	}, ctx, inOrder)
 }
 
 // alike is the jobs that are held for the same limit and ask for the same as j.
@@ -294,7 +295,7 @@ func limitLine(ctx context.Context, q querier, provider string, n int) ([]forLim
 		err = row.Scan(&w.id, &w.model, &w.size, &at)
 		w.resume = time.UnixMilli(at)
 		return w, err
-	}, ctx, `SELECT j.id, j.waits_model, CASE WHEN length(j.prompt) > length(j.request) THEN length(j.prompt) ELSE length(j.request) END, coalesce(j.resume_at, 0)
+	}, ctx, `SELECT j.id, j.waits_model, j.bytes, coalesce(j.resume_at, 0)
 		FROM jobs j WHERE j.state = 'held' AND j.dimension <> '' AND j.waits_for = ? ORDER BY j.ord, j.id LIMIT ?`, provider, n)
 }
 

@@ -264,7 +264,7 @@ func (s *Service) Retry(ctx context.Context, id int64) (Job, error) {
 		if j.State != Failed && j.State != Cancelled {
 			return &StateError{j.State, "retry"}
 		}
-		j.Attempts, j.Holds, j.Waited, j.Ended = 0, 0, 0, time.Time{}
+		j.Attempts, j.Holds, j.begun, j.Waited, j.Ended = 0, 0, 0, 0, time.Time{}
 		s.traceAgain(j)
 		j.free()
 		if err := move(ctx, tx, j, Queued, "tried again by a person"); err != nil {

@@ -1,0 +1,9 @@
+-- owner: jobs
+-- How heavy a job is, so that nobody reads all prompts of a line to know it; and how often a process ended in it.
+ALTER TABLE jobs ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0; -- that it asks with, about
+ALTER TABLE jobs ADD COLUMN steps INTEGER NOT NULL DEFAULT 1; -- that there are
+ALTER TABLE jobs ADD COLUMN begun INTEGER NOT NULL DEFAULT 0; -- how often its present step was begun and neither ended nor was put down
+UPDATE jobs SET bytes = length(prompt) + length(request), steps = CASE WHEN type = 'chain'
+  THEN max((length(prompt) - length(replace(prompt, char(10) || '## ', ''))) / 4 + (substr(prompt, 1, 3) = '## '), 1) ELSE 1 END;
+-- Whole: what stands behind a long prompt in its row is found only by reading that.
+CREATE INDEX jobs_ahead ON jobs (state, ord, id, since, type, asked, requires, project, steps, bytes) WHERE state IN ('queued', 'running');

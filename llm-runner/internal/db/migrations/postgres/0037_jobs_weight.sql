@@ -1,0 +1,8 @@
+-- owner: jobs
+-- How heavy a job is, so that nobody reads all prompts of a line to know it; and how often a process ended in it.
+ALTER TABLE jobs ADD COLUMN bytes BIGINT NOT NULL DEFAULT 0; -- that it asks with, about
+ALTER TABLE jobs ADD COLUMN steps BIGINT NOT NULL DEFAULT 1; -- that there are
+ALTER TABLE jobs ADD COLUMN begun BIGINT NOT NULL DEFAULT 0; -- how often its present step was begun and neither ended nor was put down
+UPDATE jobs SET bytes = length(prompt) + length(request), steps = CASE WHEN type = 'chain'
+  THEN greatest((length(prompt) - length(replace(prompt, chr(10) || '## ', ''))) / 4 + CASE WHEN substr(prompt, 1, 3) = '## ' THEN 1 ELSE 0 END, 1) ELSE 1 END;
+CREATE INDEX jobs_ahead ON jobs (state, ord, id) WHERE state IN ('queued', 'running');
