@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"testing/quick"
 	"time"
@@ -169,6 +170,65 @@ func TestRoomThatIsThereEarlyIsUsedEarlyByTheFirstInLine(t *testing.T) {
 	reach(t, s, all[1].ID, Done)
 	if got := course(t, s, all[2].ID); got != "queued running held" {
 		t.Error(got)
+	}
+}
+
+// A bucket has room for twelve, comes back by one each time it is given, and a job needs as much of it as its prompt is long.
+func TestABigJobIsNotStarvedBySmallOnes(t *testing.T) {
+	const size, needs = 12, 8
+	p := newLimited()
+	p.answer = func(ctx context.Context, req llm.Request, n int) (string, error) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		need := len(req.Messages[0].Text())
+		if p.room < need {
+			return "", &llm.BusyError{Provider: "p", Model: "m", Kind: llm.Quota, Reason: "used up", Dimension: "tokens/minute", Until: time.Now().Add(time.Hour)}
+		}
+		p.room -= need
+		return echo(ctx, req, n)
+	}
+	s := open(t, t.TempDir()+"/runner.db", p)
+	s.config.Lane = func(llm.Request) string { return "p" }
+	s.config.Turn = func(_, _ string, bytes, _ int) time.Time {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return time.Now().Add(max(time.Duration(bytes-p.room), 0) * time.Hour)
+	}
+	big := reach(t, s, submit(t, s, Spec{Prompt: strings.Repeat("b", needs)}).ID, Held)
+	overtaken := 0
+	for n := 1; ; n++ { // a small one comes whenever there is room for it, and now and then the big one's turn
+		p.mu.Lock()
+		p.room = min(p.room+1, size)
+		p.mu.Unlock()
+		if err := s.Room(t.Context(), "p"); err != nil { // as after each answer
+			t.Fatal(err)
+		}
+		small := reach(t, s, submit(t, s, Spec{Prompt: "s"}).ID, Done, Held)
+		if small.State == Done {
+			overtaken++
+		}
+		if reach(t, s, big.ID, Held, Done).State == Done {
+			break
+		}
+		if n%3 == 0 && overtaken == n {
+			if _, err := s.Release(t.Context(), big.ID); err != nil {
+				t.Fatal(err)
+			}
+			for { // asked, and refused
+				changed := s.Changed()
+				if now, err := s.Job(t.Context(), big.ID); err != nil || now.State == Held && now.Holds == 1+n/3 {
+					break
+				}
+				<-changed
+			}
+		}
+		if n == 100 {
+			t.Fatalf("overtaken by all of %d", overtaken)
+		}
+	}
+	if overtaken == 0 || overtaken > 3*mostInVain+1 { // and perhaps by one that was asked with it
+
+		t.Errorf("overtaken by %d", overtaken)
 	}
 }
 

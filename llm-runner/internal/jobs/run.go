@@ -180,14 +180,27 @@ func (j *Job) free() {
 	j.Reason, j.WaitsFor, j.WaitsModel, j.Dimension, j.ResumeAt = "", "", "", "", time.Time{}
 }
 
-// giveWay lets a job go first that is held for a limit, came before j in line, and could have its turn now: j takes its
-// place among the held. So room that came back is not taken by those who happen to ask first. A job that a person
-// released, or that was let go first, gives way to nobody.
+// mostInVain is how often a job may come at its turn and find that smaller ones have used the room that it needs. Then nobody
+// of its line goes before it any more, and the room grows until it is enough: it does not starve. A limit that comes back as a
+// whole (at midnight) never gets there, so what is left of it may be used by those that it is enough for.
+const mostInVain = 3
+
+// giveWay lets a job go first that is held for a limit, came before j in line, and could have its turn now, or had it in vain
+// too often: j takes its place among the held. So room that came back is not taken by those who happen to ask first. A job that
+// a person released, or that was let go first, gives way to nobody.
 func (s *Service) giveWay(ctx context.Context, tx *transaction, j *Job, let *Job) (done bool, err error) {
 	if s.config.Turn == nil || s.config.Lane == nil || j.State == Queued && !j.ResumeAt.IsZero() {
 		return false, nil
 	}
-	first, err := foremost(ctx, s.db, tx, j, s.config.Lane(s.request(j, "")))
+	provider := s.config.Lane(s.request(j, ""))
+	if id, err := comesFirst(ctx, tx, j, provider); err != nil || id != 0 {
+		if err != nil {
+			return false, err
+		}
+		j.Reason, j.WaitsFor = fmt.Sprintf("job %d goes first: it came before it in line, and often in vain", id), provider
+		return true, s.hold(ctx, tx, j, time.Now().Add(spread), j.Reason)
+	}
+	first, err := foremost(ctx, s.db, tx, j, provider)
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
@@ -195,12 +208,18 @@ func (s *Service) giveWay(ctx context.Context, tx *transaction, j *Job, let *Job
 		return false, err
 	}
 	turn, now := s.config.Turn(first.WaitsFor, first.WaitsModel, first.size(), 0), time.Now()
-	if turn.After(now) {
+	if turn.After(now) && first.Holds <= mostInVain {
 		return false, nil
 	}
-	until := first.ResumeAt
 	j.Reason, j.WaitsFor, j.WaitsModel, j.Dimension = first.Reason, first.WaitsFor, first.WaitsModel, first.Dimension
-	held := first
+	if turn.After(now) {
+		until, err := s.holdUntil(ctx, tx, j, &llm.BusyError{Provider: first.WaitsFor, Model: first.WaitsModel, Dimension: first.Dimension, Until: first.ResumeAt}, now)
+		if err != nil {
+			return false, err
+		}
+		return true, s.hold(ctx, tx, j, until, fmt.Sprintf("job %d goes first: it came before it in line, and came %d times in vain", first.ID, first.Holds-1))
+	}
+	held, until := first, first.ResumeAt
 	first.ResumeAt = now
 	if err := move(ctx, tx, &first, Queued, "there is room, and it is first in line"); err != nil {
 		return false, err

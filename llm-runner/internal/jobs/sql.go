@@ -272,7 +272,11 @@ func line(ctx context.Context, q querier) ([]inLine, error) {
 }
 
 // alike is the jobs that are held for the same limit and ask for the same as j.
-const alike = `FROM jobs j WHERE j.state = 'held' AND j.dimension <> '' AND j.waits_for = ? AND j.asked = ? AND j.requires = ? AND j.project = ? AND (j.ord, j.id) < (?, ?)`
+const (
+	alike    = `FROM jobs j WHERE j.state = 'held' AND j.dimension <> '' ` + earlier
+	earlier  = `AND j.waits_for = ? AND j.asked = ? AND j.requires = ? AND j.project = ? AND (j.ord, j.id) < (?, ?)`
+	onItsWay = `FROM jobs j WHERE j.state = 'queued' AND j.dimension <> '' ` + earlier
+)
 
 // ahead is how many held jobs have their turn before j.
 func ahead(ctx context.Context, q querier, j *Job) (n int, err error) {
@@ -283,6 +287,7 @@ func ahead(ctx context.Context, q querier, j *Job) (n int, err error) {
 // forLimit is a job that is held for a limit.
 type forLimit struct {
 	id     int64
+	holds  int
 	model  string // whose limit it is
 	size   int    // bytes it asks with
 	resume time.Time
@@ -292,11 +297,21 @@ type forLimit struct {
 func limitLine(ctx context.Context, q querier, provider string, n int) ([]forLimit, error) {
 	return collect(q, func(row scanner) (w forLimit, err error) {
 		var at int64
-		err = row.Scan(&w.id, &w.model, &w.size, &at)
+		err = row.Scan(&w.id, &w.holds, &w.model, &w.size, &at)
 		w.resume = time.UnixMilli(at)
 		return w, err
-	}, ctx, `SELECT j.id, j.waits_model, j.bytes, coalesce(j.resume_at, 0)
+	}, ctx, `SELECT j.id, j.holds, j.waits_model, j.bytes, coalesce(j.resume_at, 0)
 		FROM jobs j WHERE j.state = 'held' AND j.dimension <> '' AND j.waits_for = ? ORDER BY j.ord, j.id LIMIT ?`, provider, n)
+}
+
+// comesFirst is a job that had its turn before j too often in vain, and has it now; 0 where there is none.
+func comesFirst(ctx context.Context, q querier, j *Job, provider string) (id int64, err error) {
+	err = q.QueryRowContext(ctx, `SELECT j.id `+onItsWay+` AND j.holds > ? ORDER BY j.ord, j.id LIMIT 1`,
+		provider, j.Asked, j.Requires, j.Project, j.ord, j.ID, mostInVain).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return id, err
 }
 
 // foremost is the held job that has its turn before j and all others, for a change; ErrNotFound where there is none. One that

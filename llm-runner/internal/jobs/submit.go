@@ -291,7 +291,9 @@ func (s *Service) Room(ctx context.Context, provider string) error {
 			before[w.model] = 1 << 20 // and so has nobody after it
 			continue
 		}
-		before[w.model]++
+		if before[w.model]++; w.holds > mostInVain {
+			before[w.model] = 1 << 20 // it goes alone
+		}
 		if w.resume.Before(now.Add(spread)) {
 			continue // it goes on by itself
 		}

@@ -7,3 +7,5 @@ UPDATE jobs SET bytes = length(prompt) + length(request), steps = CASE WHEN type
   THEN max((length(prompt) - length(replace(prompt, char(10) || '## ', ''))) / 4 + (substr(prompt, 1, 3) = '## '), 1) ELSE 1 END;
 -- Whole: what stands behind a long prompt in its row is found only by reading that.
 CREATE INDEX jobs_ahead ON jobs (state, ord, id, since, type, asked, requires, project, steps, bytes) WHERE state IN ('queued', 'running');
+-- Those that were let go at their turn and are not asked yet.
+CREATE INDEX jobs_let_go ON jobs (waits_for, ord, id) WHERE state = 'queued' AND dimension <> '';

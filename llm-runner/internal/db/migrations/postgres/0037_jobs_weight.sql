@@ -6,3 +6,5 @@ ALTER TABLE jobs ADD COLUMN begun BIGINT NOT NULL DEFAULT 0; -- how often its pr
 UPDATE jobs SET bytes = length(prompt) + length(request), steps = CASE WHEN type = 'chain'
   THEN greatest((length(prompt) - length(replace(prompt, chr(10) || '## ', ''))) / 4 + CASE WHEN substr(prompt, 1, 3) = '## ' THEN 1 ELSE 0 END, 1) ELSE 1 END;
 CREATE INDEX jobs_ahead ON jobs (state, ord, id) WHERE state IN ('queued', 'running');
+-- Those that were let go at their turn and are not asked yet.
+CREATE INDEX jobs_let_go ON jobs (waits_for, ord, id) WHERE state = 'queued' AND dimension <> '';
