@@ -224,7 +224,7 @@ func (s *Service) recover(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.wake(ctx)
+	return s.wake(ctx, 1<<30)
 }
 
 // leastDeaths is how many processes may end while a job runs, however few attempts it has.
@@ -247,9 +247,9 @@ func (s *Service) deadly(ctx context.Context, tx *transaction, j *Job) (done boo
 	return true, s.config.Alerts.News(ctx, tx, j.news())
 }
 
-// wake repeats wakings that may not have reached the engine.
-func (s *Service) wake(ctx context.Context) error {
-	woken, err := list(ctx, s.db.Read(), Filter{States: []State{Queued}, Delayed: true, Limit: 1 << 30})
+// wake repeats wakings that may not have reached the engine, the first ones in line.
+func (s *Service) wake(ctx context.Context, most int) error {
+	woken, err := list(ctx, s.db.Read(), Filter{States: []State{Queued}, Delayed: true, Limit: most})
 	if err != nil {
 		return err
 	}
@@ -285,7 +285,7 @@ func (s *Service) Adopt(ctx context.Context, worker string) error {
 			return err
 		}
 	}
-	return s.wake(ctx)
+	return s.wake(ctx, 1<<30)
 }
 
 // hear takes what other processes tell about jobs.

@@ -1,11 +1,14 @@
 package jobs
 
 import (
+	"context"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/llm"
 )
 
 func TestOldJobsAreDeletedWithAllThatBelongsToThem(t *testing.T) {
@@ -57,5 +60,71 @@ func TestAJobWhoseNoteIsNotInTheVaultIsKept(t *testing.T) {
 	}
 	if n, err := s.forgetEnded(t.Context(), time.Now().Add(time.Hour)); err != nil || n != 1 {
 		t.Errorf("%d jobs deleted, %v", n, err)
+	}
+}
+
+func TestAJobWhoseDeadlinePassesFailsThoughNoWorkerIsFree(t *testing.T) {
+	end := make(chan struct{})
+	defer close(end)
+	s, _ := newService(t, func(ctx context.Context, req llm.Request, n int) (string, error) {
+		if req.Messages[0].Text() == "held" {
+			return hold(ctx, req, n)
+		}
+		<-end
+		return echo(ctx, req, n)
+	})
+	held := reach(t, s, submit(t, s, Spec{Prompt: "held", Deadline: "1h"}).ID, Held)
+	for range mostPlaces {
+		reach(t, s, submit(t, s, Spec{Prompt: "block"}).ID, Running)
+	}
+	late, patient := submit(t, s, Spec{Prompt: "late", Deadline: "1h"}), submit(t, s, Spec{Prompt: "patient"})
+	if err := s.endOverdue(t.Context(), time.Now().Add(59*time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	reach(t, s, late.ID, Queued)
+	if err := s.endOverdue(t.Context(), time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []int64{late.ID, held.ID} {
+		if j := reach(t, s, id, Failed); !strings.Contains(j.Reason, "longer than its deadline of 1h0m0s") {
+			t.Error(j.Reason)
+		}
+	}
+	reach(t, s, patient.ID, Queued)
+}
+
+// As if the process, or the connection, had ended between the commit of a release and the engine's hearing of it.
+func TestAWakingThatWasLostIsRepeatedAtItsTime(t *testing.T) {
+	s, p := newService(t, hold)
+	now, later := reach(t, s, submit(t, s, Spec{Prompt: "now"}).ID, Held), reach(t, s, submit(t, s, Spec{Prompt: "later"}).ID, Held)
+	p.mu.Lock()
+	p.answer = echo
+	p.mu.Unlock()
+	for id, at := range map[int64]time.Time{now.ID: time.Now(), later.ID: time.Now().Add(time.Hour)} {
+		if _, err := s.change(t.Context(), id, func(tx *transaction, j *Job) error {
+			j.ResumeAt = at
+			return move(t.Context(), tx, j, Queued, "back")
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.lookAfter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	reach(t, s, now.ID, Done)
+	reach(t, s, later.ID, Queued)
+}
+
+func TestThoseThatWaitForAMachineLookOneAfterTheOther(t *testing.T) {
+	s, _ := newService(t, func(context.Context, llm.Request, int) (string, error) {
+		return "", &llm.BusyError{Provider: "davas", Kind: llm.Unavailable, Reason: "davas is down"}
+	})
+	var last time.Time
+	for n := range 10 {
+		j := reach(t, s, submit(t, s, Spec{Prompt: "x"}).ID, Held)
+		if n > 0 && j.ResumeAt.Sub(last) < looksApart-spread {
+			t.Errorf("number %d looks %s after the one before", n, j.ResumeAt.Sub(last))
+		}
+		last = j.ResumeAt
 	}
 }

@@ -142,13 +142,8 @@ func (s *Service) begin(ctx context.Context, id int64, run int) (Job, error) {
 			return errStale
 		}
 		now := time.Now()
-		if j.Deadline > 0 && j.waited(now) >= j.Deadline {
-			why := ""
-			if j.Reason != "" {
-				why = ": " + j.Reason
-			}
-			j.Reason = fmt.Sprintf("it waited %s, longer than its deadline of %s%s", j.waited(now).Round(time.Millisecond), j.Deadline, why)
-			return s.finish(ctx, tx, j, Failed, j.Reason)
+		if j.overdue(now) {
+			return s.expire(ctx, tx, j, now)
 		}
 		if done, err := s.giveWay(ctx, tx, j, &first); done || err != nil {
 			return err
@@ -401,16 +396,25 @@ func (s *Service) hold(ctx context.Context, tx *transaction, j *Job, until time.
 const (
 	firstLook  = time.Minute      // when nobody knows how long a hold lasts: how soon somebody looks
 	lastLook   = 15 * time.Minute // and how often at most it is looked
+	looksApart = 15 * time.Second // how much later the next in line looks whether a machine is back, which somebody else watches
 	maxBackoff = 10 * time.Minute
 	spread     = time.Second // holds that end at one moment are woken over this long, so that they do not come as a storm
 )
 
 // holdUntil is when a held job goes on: at its turn where it waits for a limit, so that a line comes back as fast as the limit
-// lets it through; else when the provider said, a little spread; after a growing while where nobody knows.
+// lets it through; else when the provider said, a little spread; after a growing while where nobody knows. Those that wait for
+// a machine look one after the other, for they all would see the same, and hear when it is back.
 func (s *Service) holdUntil(ctx context.Context, tx *transaction, j *Job, b *llm.BusyError, now time.Time) (time.Time, error) {
 	until := b.Until
 	if until.IsZero() {
 		until = now.Add(min(firstLook<<min(j.Holds-1, 10), lastLook))
+	}
+	if b.Until.IsZero() && b.Kind == llm.Unavailable {
+		n, err := aheadFor(ctx, tx, j)
+		if err != nil {
+			return until, err
+		}
+		until = until.Add(time.Duration(n) * looksApart)
 	}
 	apart := spread
 	if b.Dimension != "" && s.config.Turn != nil {

@@ -284,6 +284,25 @@ func ahead(ctx context.Context, q querier, j *Job) (n int, err error) {
 	return n, err
 }
 
+// aheadFor is how many jobs are held for the same machine and come before j in line.
+func aheadFor(ctx context.Context, q querier, j *Job) (n int, err error) {
+	err = q.QueryRowContext(ctx, `SELECT count(*) FROM jobs j WHERE j.state = 'held' AND j.dimension = '' AND j.waits_for = ? AND (j.ord, j.id) < (?, ?)`,
+		j.WaitsFor, j.ord, j.ID).Scan(&n)
+	return n, err
+}
+
+// limitsOf is the providers for whose limits jobs are held.
+func limitsOf(ctx context.Context, q querier) ([]string, error) {
+	return collect(q, func(row scanner) (p string, err error) { return p, row.Scan(&p) }, ctx,
+		`SELECT DISTINCT j.waits_for FROM jobs j WHERE j.state = 'held' AND j.dimension <> ''`)
+}
+
+// overdue is the jobs that waited longer than they may.
+func overdue(ctx context.Context, q querier, now time.Time) ([]int64, error) {
+	return collect(q, func(row scanner) (id int64, err error) { return id, row.Scan(&id) }, ctx,
+		`SELECT j.id FROM jobs j WHERE j.state IN ('queued', 'held') AND j.deadline_ms > 0 AND j.waited_ms + ? - j.since >= j.deadline_ms`, now.UnixMilli())
+}
+
 // forLimit is a job that is held for a limit.
 type forLimit struct {
 	id     int64

@@ -8,3 +8,6 @@ UPDATE jobs SET bytes = length(prompt) + length(request), steps = CASE WHEN type
 CREATE INDEX jobs_ahead ON jobs (state, ord, id) WHERE state IN ('queued', 'running');
 -- Those that were let go at their turn and are not asked yet.
 CREATE INDEX jobs_let_go ON jobs (waits_for, ord, id) WHERE state = 'queued' AND dimension <> '';
+-- Those that may not wait for ever, and those that wait for a machine.
+CREATE INDEX jobs_with_deadline ON jobs (since, waited_ms, deadline_ms, id) WHERE deadline_ms > 0 AND state IN ('queued', 'held');
+CREATE INDEX jobs_for_machine ON jobs (waits_for, ord, id) WHERE state = 'held' AND dimension = '';
