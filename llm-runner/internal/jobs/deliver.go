@@ -211,7 +211,7 @@ func (in *Inbox) newNote(root *os.Root, j *Job, p string, text []byte) (string, 
 			return "", fmt.Errorf("write note %s: %w", at, err)
 		}
 		have, err := readWhole(root, at, 1<<30)
-		if err == nil && isOwned(have, j.ID) {
+		if err == nil && j.isNoteOf(have) {
 			return at, nil
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,7 +44,7 @@ func render(j *Job, prompt string, worked time.Duration, front, body string) []b
 	entry("waited", "%s", j.Waited.Round(time.Millisecond))
 	entry("rule", "%s", quote(j.Route.Rule))
 	entry("why", "%s", quote(j.Route.Why))
-	entry("created", "%s", j.Ended.Local().Format(time.RFC3339))
+	b.WriteString(j.created())
 	if prompt != "" {
 		entry("prompt", "%s", quote(link(prompt, "")))
 	}
@@ -90,8 +91,16 @@ func (s *Service) report(ctx context.Context, j *Job) (front, body string, err e
 // owned is how the frontmatter of a note begins that belongs to a job; the library leaves such notes out (generated: true).
 func owned(job int64) string { return fmt.Sprintf("generated: true\njob: %d\n", job) }
 
-// isOwned says that a note is one that this program wrote for a job.
-func isOwned(text []byte, job int64) bool { return bytes.HasPrefix(text, []byte("---\n"+owned(job))) }
+// created is the line of a note's frontmatter that says when its job ended.
+func (j *Job) created() string { return "created: " + j.Ended.Local().Format(time.RFC3339) + "\n" }
+
+// isNoteOf says that a note is one that this program wrote for a job's end. The number alone does not say it: another database
+// may have counted from 1 before this one did.
+func (j *Job) isNoteOf(text []byte) bool {
+	front, ok := bytes.CutPrefix(text, []byte("---\n"+owned(j.ID)))
+	front, _, ended := bytes.Cut(front, []byte("\n---\n"))
+	return ok && ended && slices.Contains(strings.SplitAfter(string(front)+"\n", "\n"), j.created())
+}
 
 // isReason says that a note is one that refusal or ending wrote.
 func isReason(text []byte) bool {

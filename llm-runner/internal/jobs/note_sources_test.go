@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"testing"
+	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
 )
@@ -17,6 +18,22 @@ func TestSourcesOfEveryKindAreLinked(t *testing.T) {
 	} {
 		if got := cited(c); got != want {
 			t.Errorf("%+v is linked as %s, want %s", c, got, want)
+		}
+	}
+}
+
+func TestANoteBelongsToAJobByItsNumberAndItsEnd(t *testing.T) {
+	j := Job{ID: 1, Title: "x", Answer: "now", Ended: time.Date(2026, 11, 1, 1, 30, 0, 0, time.UTC)}
+	other := j
+	other.Ended, other.Answer = j.Ended.Add(time.Hour), "of another database, "+j.created()
+	next := j
+	next.ID = 12
+	for _, tt := range []struct {
+		note []byte
+		want bool
+	}{{render(&j, "", 0, "", ""), true}, {render(&other, "", 0, "", ""), false}, {render(&next, "", 0, "", ""), false}, {[]byte("---\n" + owned(1)), false}, {nil, false}} {
+		if got := j.isNoteOf(tt.note); got != tt.want {
+			t.Errorf("%v: %q", got, tt.note)
 		}
 	}
 }
