@@ -33,7 +33,9 @@ data directory are touched: here --data names the collection.
 Examples:
   llm-runner eval vault --seed 7
   llm-runner eval retrieval --data cranfield --run cranfield.run
-  llm-runner eval spans --data wikitexts --budget 4000 --json`,
+  llm-runner eval spans --data wikitexts --budget 4000 --json
+
+Exit codes: 0 measured, however good the numbers are; 1 failed (the collection cannot be read, nobody makes vectors), 2 wrong usage.`,
 	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 		lane := fs.String("lane", "bm25", "of retrieval and spans: rank by `LANE`: bm25, vector or hybrid")
 		run := fs.String("run", "", "of retrieval: write the ranking to `FILE`, as trec_eval reads it")

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -36,6 +37,7 @@ Examples:
   llm-runner job submit "Summarise the minutes" < minutes.md
   llm-runner job submit - --type chain --priority 2 --deadline 12h < plan.md
   llm-runner job submit "What did we decide about the heating?" --type research --wait
+  llm-runner job submit "Who has won the race today?" --tools web_search,fetch_url
   llm-runner job list --state held,queued
   llm-runner job wait 12 --timeout 10m
 
@@ -51,6 +53,12 @@ failed (no server, no such job, or its state does not allow it), 2 wrong usage o
 		fs.IntVar(&j.spec.Priority, "priority", 0, "`N` from 1 (first) to 9 (last) (default 5)")
 		fs.StringVar(&j.spec.Deadline, "deadline", "", "how `LONG` it may wait in all, such as 90m or 12h (default: as long as it takes)")
 		fs.IntVar(&j.spec.MaxAttempts, "max-attempts", 0, "give up after `N` faults that might have passed (default 5)")
+		fs.Func("tools", "what the model may use: `NAMES` separated by commas, such as web_search,fetch_url, or * for all (default: nothing)", func(s string) error {
+			if j.spec.Tools = strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' }); len(j.spec.Tools) == 0 {
+				return errors.New("no tool is named: write for example web_search,fetch_url, or * for all")
+			}
+			return nil
+		})
 		fs.StringVar(&j.spec.Plan, "plan", "", "of research: `HOW` it begins, ask (you see its plan first) or auto (default auto)")
 		fs.StringVar((*string)(&j.spec.Notify), "notify", "", "tell the operator of `WHICH` end: always, success or failure (default: none)")
 		fs.StringVar(&j.spec.Output, "output", "", "write the answer to `NOTE`, a path in the vault such as notes/answer.md")

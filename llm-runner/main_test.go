@@ -197,14 +197,14 @@ func request(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// TestEveryCommandHasHelpWithExamples keeps help honest.
-func TestEveryCommandHasHelpWithExamples(t *testing.T) {
+// TestEveryCommandHasHelpWithExamplesAndExitCodes keeps help honest.
+func TestEveryCommandHasHelpWithExamplesAndExitCodes(t *testing.T) {
 	for _, cmd := range commands {
 		var out strings.Builder
 		if code := run(t.Context(), []string{cmd.name, "--help"}, os.Stdin, &out, io.Discard); code != exitOK {
 			t.Errorf("%s --help: exit code %d", cmd.name, code)
 		}
-		for _, want := range []string{"Usage: llm-runner " + cmd.name, "Examples:", "--config"} {
+		for _, want := range []string{"Usage: llm-runner " + cmd.name, "\nExamples:\n  llm-runner " + cmd.name, "\nExit codes: 0 ", "--config"} {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("%s --help does not say %q", cmd.name, want)
 			}

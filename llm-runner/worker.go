@@ -20,7 +20,7 @@ var workerCommand = command{
 	name: "worker", args: "[flags]", summary: "run jobs for a server on another machine, from a shared PostgreSQL database",
 	help: `Takes jobs from the PostgreSQL database that database: in the configuration names, as many workers as you like beside one or
 several servers. They share jobs, quotas and books: no job is run by two of them at once, and together they keep every
-provider's limits. What a worker leaves that dies is taken over by another one within 30 seconds. On SIGTERM it takes no new
+provider's limits. What a worker leaves that dies is taken over by another one within 15 seconds. On SIGTERM it takes no new
 job and gives running ones ten seconds; others take up what is left.
 
 A worker needs a data directory of its own (--data), for the index of its copy of the notes.
