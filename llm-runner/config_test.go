@@ -43,6 +43,8 @@ func TestTheExampleHoldsEveryKeyAndIsValid(t *testing.T) {
 		t.Errorf("the example is not valid:\n%v", err)
 	} else if len(c.Warnings) != 5 { // three keys, the webhook and the topic, none of which are set here
 		t.Errorf("warnings: %v", c.Warnings)
+	} else if len(c.MCP.Servers) > 0 || c.Discord.Runbooks != "" {
+		t.Errorf("copied as it is, the example starts or links to what is nobody's: %v, %q", c.MCP.Servers, c.Discord.Runbooks)
 	}
 	var c Config
 	lines, _ := strict.Decode(doc, &c)
