@@ -117,7 +117,7 @@ func (c *call) health(a *app, chats *chat.Service) (func(ctx context.Context) er
 	if err != nil {
 		return nil, fmt.Errorf("%w: stop what listens there, or choose another address with --health", err)
 	}
-	vitals := web.Vitals(web.Config{Chats: chats, Router: a.router, Ledger: a.ledger, DB: a.db, Traces: a.traces, Incidents: a.alerts.Open, Undelivered: a.alerts.Undelivered, Version: version, Log: a.log})
+	vitals := web.Vitals(web.Config{Chats: chats, Router: a.router, Ledger: a.ledger, DB: a.db, Traces: a.traces, Dependencies: a.dependencies, Incidents: a.alerts.Open, Undelivered: a.alerts.Undelivered, Version: version, Log: a.log})
 	server := guard.Server(c.Listen, gate.Wrap(vitals))
 	return func(ctx context.Context) error { return serveUntil(ctx, l, server, patience) }, nil
 }
