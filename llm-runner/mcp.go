@@ -21,8 +21,8 @@ import (
 
 var mcpCommand = command{
 	name: "mcp", args: "[flags]", summary: "offer the tools to another program over stdin and stdout (MCP)",
-	help: `Speaks the Model Context Protocol on stdin and stdout, for programs that start their MCP servers themselves: Claude Code, editors,
-desktop assistants. Where llm-runner serves from the same data directory, that server does the work, with its policies and its log;
+	help: `Speaks the Model Context Protocol on stdin and stdout, for programs that start their MCP servers themselves, such as editors and
+desktop assistants: give them the command llm-runner with the argument mcp. Where llm-runner serves from the same data directory, that server does the work, with its policies and its log;
 otherwise this process does. A tool that is asked about waits for your word on the server's Tools page; without a server nobody can
 be asked, and such calls fail.
 
@@ -31,7 +31,6 @@ Programs that connect over HTTP use http://ADDR/mcp of the server instead, with 
 Examples:
   llm-runner mcp
   llm-runner mcp --vault ~/notes
-  claude mcp add notes -- llm-runner mcp
 
 Exit codes: 0 the client has left, 1 failed, 2 the configuration is wrong.`,
 	setup: func(_ *flag.FlagSet, c *call) func(context.Context) error {

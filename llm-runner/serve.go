@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"runtime/metrics"
+	"slices"
 	"sync"
 	"time"
 
@@ -233,12 +234,9 @@ func (a *app) guard(token string) (*guard.Guard, error) {
 
 // pages makes the pages for people.
 func (a *app) pages(chats *chat.Service, queue *jobs.Service, inbox *jobs.Inbox, projects *progress.Service, agents *agent.Service) (*web.Site, error) {
-	dependencies := func() []web.Dependency {
-		all := append(append([]web.Dependency{a.notes(), a.meant()}, a.teller()...), a.receiver()...)
-		if inbox != nil {
-			all = append(all, dropped(inbox))
-		}
-		return all
+	dependencies := a.dependencies
+	if inbox != nil {
+		dependencies = func() []web.Dependency { return append(a.dependencies(), dropped(inbox)) }
 	}
 	return web.New(web.Config{Chats: chats, Jobs: queue, Library: a.library, Memory: a.memory, Progress: projects, Agents: agents, Inquiries: a.inquiries, Proceed: func(run int64) { a.proceed <- run },
 		Planned: a.planned(queue, chats), SaveReport: a.saveReport,
@@ -252,6 +250,11 @@ func (a *app) pages(chats *chat.Service, queue *jobs.Service, inbox *jobs.Inbox,
 		Incidents:    a.alerts.Open,
 		Undelivered:  a.alerts.Undelivered,
 	})
+}
+
+// dependencies are what is needed besides providers and database.
+func (a *app) dependencies() []web.Dependency {
+	return slices.Concat([]web.Dependency{a.notes(), a.meant()}, a.teller(), a.receiver())
 }
 
 // notes says how the library is.

@@ -38,7 +38,7 @@ func (c *Config) secrets() (all []string) {
 	for _, p := range c.Providers {
 		all = append(all, string(p.Key))
 	}
-	all = append(all, string(c.Tools.Search.Tavily))
+	all = append(all, string(c.Tools.Search.Tavily), string(c.Library.Qdrant.Key))
 	for _, s := range c.MCP.Servers {
 		all = append(all, string(s.ClientSecret))
 		for _, secrets := range []map[string]Secret{s.Env, s.Headers} {

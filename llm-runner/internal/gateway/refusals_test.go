@@ -61,7 +61,7 @@ var (
 	geminiTokens = [3]string{"GenerateContentInputTokensPerModelPerMinute-FreeTier", "generate_content_free_tier_input_token_count", "250000"}
 )
 
-// Bodies are those of the providers' documentation and of public reports of them: Groq's in aider #3265, Gemini's in the tests of several clients,
+// Bodies are those of the providers' documentation and of public reports of them: Groq's in one that quotes its answer, Gemini's in the tests of several clients,
 // Anthropic's on platform.claude.com ("Errors", "Rate limits"), Ollama's in its source (server/sched.go, server/routes.go).
 var bounces = []bounce{
 	{name: "tokens of a minute", kind: "groq", status: 429, headers: []string{"retry-after", "6", "x-ratelimit-limit-requests", "14400", "x-ratelimit-remaining-requests", "14370", "x-ratelimit-reset-requests", "2m59.56s",

@@ -111,7 +111,7 @@ func (c Spec) job(f *Folders) (Job, error) {
 	}
 	switch {
 	case len(c.Tools) > 0 && j.Type == Research:
-		fault("tools", "research is answered by the notes, which call no tools: leave tools out, or make the type text")
+		fault("tools", "research looks into your sources and the web by itself and calls no tools: leave tools out, or make the type text")
 	case len(c.Tools) > 0 && len(j.Request) > 0:
 		fault("tools", "are given, and a request brings its own: leave one of the two out")
 	}

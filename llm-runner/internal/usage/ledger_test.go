@@ -70,6 +70,35 @@ func TestAnAttemptIsOnDiskBeforeItBeginsAndCompletedAfter(t *testing.T) {
 	}
 }
 
+func TestTheMeanOfTheDaySurvivesARestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), db.Name)
+	d, l, stop := open(t, path)
+	if mean := l.Today()["groq"].Mean(); mean != (llm.Count{}) {
+		t.Errorf("of nothing: %v", mean)
+	}
+	for outcome, took := range map[Outcome]time.Duration{OK: 2 * time.Second, Busy: time.Hour, Failed: time.Hour} {
+		a, err := l.Begin(t.Context(), Start{Provider: "groq", Model: "llama"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Close(End{Outcome: outcome, Total: took})
+	}
+	a, err := l.Begin(t.Context(), Start{Provider: "groq", Model: "llama"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Close(End{Outcome: OK, Total: time.Second})
+	stop()
+	before := l.Today()["groq"]
+	d.Close()
+	d, l, stop = open(t, path)
+	defer d.Close()
+	defer stop()
+	if after := l.Today()["groq"]; after != before || after.Mean() != llm.Known(1500) || after.Busy != 1 {
+		t.Errorf("%+v, after a restart %+v", before, after)
+	}
+}
+
 func TestUnknownTokensStayUnknown(t *testing.T) {
 	d, l, stop := open(t, filepath.Join(t.TempDir(), db.Name))
 	defer d.Close()

@@ -293,6 +293,7 @@ func Days(ctx context.Context, d *db.DB, since time.Time) ([]Day, error) {
 		SELECT day, provider, count(*), count(*) FILTER (WHERE outcome='error'), count(*) FILTER (WHERE outcome='busy'),
 		  count(*) FILTER (WHERE outcome='cancelled'),
 		  coalesce(sum(input_tokens),0), coalesce(sum(output_tokens),0), coalesce(sum(cost_micro_usd),0),
+		  max(good), coalesce(sum(CASE WHEN outcome='ok' THEN total_us END),0),
 		  max(CASE WHEN outcome='ok' AND place = (good+1)/2 THEN total_us END)/1000,
 		  max(CASE WHEN outcome='ok' AND place = (good*95+99)/100 THEN total_us END)/1000
 		FROM b GROUP BY day, provider ORDER BY day, provider`, first)
@@ -306,7 +307,7 @@ func Days(ctx context.Context, d *db.DB, since time.Time) ([]Day, error) {
 		var p50, p95 sql.NullInt64
 		t := &x.Totals
 		if err := rows.Scan(&x.Day, &x.Provider, &t.Requests, &t.Errors, &t.Busy, &t.Cancelled, &t.InputTokens,
-			&t.OutputTokens, &t.CostMicroUSD, &p50, &p95); err != nil {
+			&t.OutputTokens, &t.CostMicroUSD, &t.well, &t.wellUS, &p50, &p95); err != nil {
 			return nil, fmt.Errorf("sum ledger: %w", err)
 		}
 		x.P50, x.P95 = db.Count(p50), db.Count(p95)

@@ -214,8 +214,8 @@ func TestHealth(t *testing.T) {
 	p := h["providers"].(map[string]any)
 	contabo := p["contabo"].(map[string]any)
 	today := contabo["usage"].(map[string]any)["today"].(map[string]any)
-	if h["status"] != "ok" || h["version"] != "v1.2.3" || len(h) != 4 || len(p) != 3 || contabo["kind"] != "ollama" || contabo["status"] != "up" ||
-		contabo["error"] != "" || len(contabo) != 6 || len(today) != 5 || today["requests"] != 1.0 || today["output_tokens"] != 387.0 || today["cost_usd"] != 0.0 {
+	if h["status"] != "ok" || h["version"] != "v1.2.3" || len(h) != 5 || len(p) != 3 || contabo["kind"] != "ollama" || contabo["status"] != "up" ||
+		contabo["error"] != "" || len(contabo) != 6 || len(today) != 8 || today["requests"] != 1.0 || today["output_tokens"] != 387.0 || today["cost_usd"] != 0.0 {
 		t.Errorf("%v", h)
 	}
 	if q := p["groq"].(map[string]any)["quota"].([]any); len(q) != 1 || q[0].(map[string]any)["remaining"] != 12.0 {

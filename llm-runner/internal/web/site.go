@@ -68,13 +68,13 @@ type Config struct {
 	Log     *slog.Logger // nil: slog.Default()
 }
 
-// A Dependency is something this program needs, as the health page shows it.
+// A Dependency is something this program needs, as /health shows it.
 type Dependency struct {
-	Name  string
-	State route.Status // up, down or unknown
-	Says  string       // one sentence: what it does now, or what is wrong
-	Since time.Time    // of the state; zero: not known
-	Cure  string       // what to do where State is down
+	Name  string       `json:"name"`
+	State route.Status `json:"status"`         // up, down or unknown
+	Says  string       `json:"says"`           // one sentence: what it does now, or what is wrong
+	Since time.Time    `json:"since,omitzero"` // of the state; zero: not known
+	Cure  string       `json:"cure,omitempty"` // what to do where State is down
 }
 
 // A Site is the http.Handler of all pages.

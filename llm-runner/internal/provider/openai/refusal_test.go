@@ -188,7 +188,7 @@ func TestHowRoomComesBackIsReadFromTheNumbers(t *testing.T) {
 		{"half a day's requests back in an hour", limits(Groq, header("requests", "14400", "7200", "1h"), noon), llm.Window},
 		{"a minute's window", limits(Generic, header("tokens", "6000", "0", "31s"), noon), llm.Window},
 		{"a minute's tokens, filling", limits(Generic, header("tokens", "6000", "0", "59.9s"), noon), llm.Continuous},
-		{"aider's refusal", refusal(Groq, 429, nil, []byte(`{"error":{"message":"Rate limit reached on tokens per minute (TPM): Limit 15000, Used 11972, Requested 4351. Please try again in 5.289s."}}`), noon).Limits, llm.Continuous},
+		{"a public report of Groq's refusal", refusal(Groq, 429, nil, []byte(`{"error":{"message":"Rate limit reached on tokens per minute (TPM): Limit 15000, Used 11972, Requested 4351. Please try again in 5.289s."}}`), noon).Limits, llm.Continuous},
 		{"a refusal of another shape", refusal(Groq, 429, nil, []byte(`{"error":{"message":"Rate limit reached on requests per minute (RPM): Limit 30, Used 30, Requested 1. Please try again in 41s."}}`), noon).Limits, llm.Rolling},
 	} {
 		if len(tt.got) != 1 || tt.got[0].Refill != tt.want || tt.got[0].Counts&llm.TakesMax == 0 {
