@@ -221,7 +221,7 @@ func (a *app) wake(ctx context.Context, queue *jobs.Service, chats *chat.Service
 // guard makes what every request has to pass.
 func (a *app) guard(token string) (*guard.Guard, error) {
 	c := guard.Config{Listen: a.config.Listen, Hosts: a.config.Hosts, KeyFile: filepath.Join(a.config.Data, "cookie.key"),
-		Password: string(a.config.Auth.Password), Tokens: map[string]string{}, Log: a.log}
+		Password: string(a.config.Auth.Password), Tokens: map[string]string{}, Deciders: a.config.Auth.Decide, Log: a.log}
 	if token != "" {
 		c.Tokens["local"] = token
 	}
