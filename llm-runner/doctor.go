@@ -18,13 +18,14 @@ import (
 	"home.arpa/lab/llm-runner/internal/library"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/route"
+	"home.arpa/lab/llm-runner/internal/toolbox/browse"
 	"home.arpa/lab/llm-runner/internal/trace"
 )
 
 var doctorCommand = command{
 	name: "doctor", args: "[flags]", summary: "check the configuration, every provider and the disk, and say the cure",
 	help: `Checks, in this order: the configuration, the data directory and its disk, the database, the notes, every provider (it asks
-for the list of models, which costs nothing), the Discord webhook, the files of agents and the address to listen on. Each finding that is not
+for the list of models, which costs nothing), the Discord webhook, SearXNG, the files of agents and the address to listen on. Each finding that is not
 well comes with its cure. Nothing is changed.
 
 Examples:
@@ -122,6 +123,9 @@ func examine(ctx context.Context, c *Config) []Finding {
 	if c.Traces.Endpoint != "" {
 		all = append(all, examineTraces(ctx, c))
 	}
+	if c.Tools.Search.SearXNG != "" {
+		all = append(all, examineSearch(ctx, c))
+	}
 	return append(all, examineAgents(c), examineListen(c))
 }
 
@@ -151,6 +155,15 @@ func examineTraces(ctx context.Context, c *Config) Finding {
 		return Finding{"traces", "wrong", err.Error(), "check traces.endpoint and traces.headers; everything else works without"}
 	}
 	return Finding{What: "traces", Status: "ok", Text: c.Traces.Endpoint + " takes spans"}
+}
+
+// examineSearch searches with SearXNG once, which costs nothing; a search of Tavily would.
+func examineSearch(ctx context.Context, c *Config) Finding {
+	url := c.Tools.Search.SearXNG
+	if err := browse.NewSearcher(browse.SearchConfig{SearXNG: url}).Probe(ctx); err != nil {
+		return Finding{"search", "wrong", fmt.Sprintf("SearXNG at %s: %v", url, err), "mend it; until then Tavily is asked where tools.search.tavily is set"}
+	}
+	return Finding{What: "search", Status: "ok", Text: "SearXNG at " + url + " answers searches in JSON"}
 }
 
 // lowDisk is where the doctor warns: a database of chats and an index need room to be copied before a migration.

@@ -130,6 +130,7 @@ func (c *call) serve(ctx context.Context, config *Config, log *slog.Logger) erro
 	a.alerts.SetHeld(queue.Held)
 	parts := []func(context.Context) error{a.servers.Run, a.router.Run, a.library.Run, a.alerts.Run, a.watchDisk, work.Run, queue.Run, projects.Run, a.memory.Run, agents.Run,
 		func(ctx context.Context) error { return a.goOn(ctx, wanted(queue, chats)) },
+		func(ctx context.Context) error { return a.sweep(ctx, callers(queue, chats, agents)) },
 		func(ctx context.Context) error { return a.wake(ctx, queue, chats, agents, back) }}
 	if inbox != nil {
 		parts = append(parts, inbox.Run)
@@ -234,7 +235,7 @@ func (a *app) guard(token string) (*guard.Guard, error) {
 // pages makes the pages for people.
 func (a *app) pages(chats *chat.Service, queue *jobs.Service, inbox *jobs.Inbox, projects *progress.Service, agents *agent.Service) (*web.Site, error) {
 	dependencies := func() []web.Dependency {
-		all := append(append([]web.Dependency{a.notes(), a.meant()}, a.teller()...), a.receiver()...)
+		all := append(append([]web.Dependency{a.notes(), a.meant()}, a.teller()...), append(a.receiver(), a.searches()...)...)
 		if inbox != nil {
 			all = append(all, dropped(inbox))
 		}
