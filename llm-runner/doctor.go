@@ -13,7 +13,7 @@ var doctorCommand = command{
 	name: "doctor", args: "[flags]", summary: "check the configuration, every provider and the disk, and say the cure",
 	help: `Checks, in this order: the configuration, the data directory and its disk, the database, the notes, every provider (it asks
 for the list of models, which costs nothing), the Discord webhook, ntfy, the webhook of your own (whether one is named; nothing is posted),
-the receiver of traces, the files of agents and the address to listen on. Each finding that is not well comes with its cure.
+the receiver of traces, SearXNG, the files of agents and the address to listen on. Each finding that is not well comes with its cure.
 Nothing of yours is changed: a data directory that is missing is made, and an empty file is written there and removed again.
 
 Examples:
@@ -110,6 +110,12 @@ func examine(ctx context.Context, c *Config) []Finding {
 	}
 	if c.Traces.Endpoint != "" {
 		all = append(all, examineTraces(ctx, c))
+	}
+	if c.Tools.Search.SearXNG != "" {
+		all = append(all, examineSearch(ctx, c))
+	}
+	if c.Tools.Search.SearXNG != "" {
+		all = append(all, examineSearch(ctx, c))
 	}
 	return append(all, examineAgents(c), examineListen(c))
 }

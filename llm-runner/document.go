@@ -1,20 +1,27 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"text/tabwriter"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/extract"
 	"home.arpa/lab/llm-runner/internal/library"
+	"home.arpa/lab/llm-runner/internal/toolbox/browse"
 )
 
-// readDocumentCommand is what this program calls itself with, to read one document in a process of its own. It is not for people.
-const readDocumentCommand = "read-document"
+// What this program calls itself with, to read one document or page in a process of its own. They are not for people.
+const (
+	readDocumentCommand = "read-document"
+	readPageCommand     = "read-page"
+)
 
 // documentReader reads documents in processes of their own, or here where this program does not know where it is.
 func documentReader() extract.Reader {
@@ -31,6 +38,46 @@ func readDocument(ctx context.Context, args []string, in io.Reader, out, faults 
 		return exitUsage
 	}
 	if err := extract.Serve(ctx, args[0], in, out); err != nil {
+		io.WriteString(faults, err.Error()) //nolint:errcheck // nobody else is there to hear
+		return exitFailed
+	}
+	return exitOK
+}
+
+// pageReader reads pages in processes of their own, or (nil) here where this program does not know where it is.
+func pageReader() browse.Reader {
+	self, err := os.Executable()
+	if err != nil {
+		return nil
+	}
+	pool := extract.NewPool(self, readPageCommand)
+	return func(ctx context.Context, u *url.URL, contentType string, body []byte) (p browse.Page, err error) {
+		head, err := json.Marshal(pageHead{u.String(), contentType})
+		if err != nil {
+			return p, err
+		}
+		return p, pool.Read(ctx, append(append(head, '\n'), body...), &p)
+	}
+}
+
+// pageHead is what such a process is told before the page.
+type pageHead struct{ URL, Type string }
+
+// readPage is that process.
+func readPage(ctx context.Context, in io.Reader, out, faults io.Writer) int {
+	err := extract.Reply(in, out, func(data []byte) (any, error) {
+		first, body, _ := bytes.Cut(data, []byte("\n"))
+		var head pageHead
+		if err := json.Unmarshal(first, &head); err != nil {
+			return nil, err
+		}
+		u, err := url.Parse(head.URL)
+		if err != nil {
+			return nil, err
+		}
+		return browse.Read(ctx, u, head.Type, body)
+	})
+	if err != nil {
 		io.WriteString(faults, err.Error()) //nolint:errcheck // nobody else is there to hear
 		return exitFailed
 	}

@@ -15,6 +15,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/library"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/route"
+	"home.arpa/lab/llm-runner/internal/toolbox/browse"
 	"home.arpa/lab/llm-runner/internal/trace"
 )
 
@@ -150,6 +151,15 @@ func examineNtfy(ctx context.Context, c *Config) Finding {
 		return Finding{"ntfy", "wrong", err.Error(), "check alerts.ntfy.url and the network; alerts are kept until it answers"}
 	}
 	return Finding{What: "ntfy", Status: "ok", Text: s.URL + " is well; llm-runner alert test says whether it takes messages for the topic"}
+}
+
+// examineSearch searches with SearXNG once, which costs nothing; a search of Tavily would.
+func examineSearch(ctx context.Context, c *Config) Finding {
+	url := c.Tools.Search.SearXNG
+	if err := browse.NewSearcher(browse.SearchConfig{SearXNG: url}).Probe(ctx); err != nil {
+		return Finding{"search", "wrong", fmt.Sprintf("SearXNG at %s: %v", url, err), "mend it; until then Tavily is asked where tools.search.tavily is set"}
+	}
+	return Finding{What: "search", Status: "ok", Text: "SearXNG at " + url + " answers searches in JSON"}
 }
 
 func examineTraces(ctx context.Context, c *Config) Finding {

@@ -23,7 +23,11 @@ import (
 	"home.arpa/lab/llm-runner/internal/db"
 )
 
+// TestMain is also the process that reads a document or a page.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && (os.Args[1] == readDocumentCommand || os.Args[1] == readPageCommand) {
+		main()
+	}
 	testscript.Main(m, map[string]func(){"llm-runner": main})
 }
 

@@ -43,8 +43,14 @@ Exit codes: 0 the client has left, 1 failed, 2 the configuration is wrong.`,
 				return err
 			}
 			transport := &mcp.IOTransport{Reader: io.NopCloser(c.stdin), Writer: unclosed{c.stdout}}
-			if bell, ok := running(config.Data); ok {
-				return left(ctx, mcpserver.Relay(ctx, bell.URL+"/mcp", bell.Token, version, transport))
+			if _, ok := running(config.Data); ok {
+				return left(ctx, mcpserver.Relay(ctx, func() (mcpserver.Place, error) {
+					bell, ok := running(config.Data)
+					if !ok {
+						return mcpserver.Place{}, errors.New("llm-runner serves no more: start it again")
+					}
+					return mcpserver.Place{Endpoint: bell.URL + "/mcp", Token: bell.Token}, nil
+				}, version, transport))
 			}
 			log := slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 			a, err := assemble(ctx, config, log, nil)

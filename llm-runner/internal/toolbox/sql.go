@@ -60,7 +60,7 @@ func writePolicy(ctx context.Context, tx *transaction, tool string, chat int64, 
 	return nil
 }
 
-// adopt marks the calls that a dead process left running.
+// adopt marks the calls that a dead process left running, or waiting for a person with nobody but it to run them.
 func adopt(ctx context.Context, d *db.DB, worker string) error {
 	err := d.Tx(ctx, func(tx *transaction) error {
 		now := time.Now().UnixMilli()
@@ -68,7 +68,12 @@ func adopt(ctx context.Context, d *db.DB, worker string) error {
 			WHERE state = 'running' AND effects AND worker = ?`, true, unverified, now, worker); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE tool_calls SET state = 'cut' WHERE state = 'running' AND worker = ?`, worker)
+		if _, err := tx.ExecContext(ctx, `UPDATE tool_calls SET state = 'cut' WHERE state = 'running' AND worker = ?`, worker); err != nil {
+			return err
+		}
+		// What is of no run was waited for by a caller of that process: nobody would run it.
+		_, err := tx.ExecContext(ctx, `UPDATE tool_calls SET state = 'withdrawn', why = 'the program ended while it waited', ended_at = ?
+			WHERE state = 'waiting' AND run = '' AND worker = ?`, now, worker)
 		return err
 	})
 	if err != nil {
@@ -77,11 +82,11 @@ func adopt(ctx context.Context, d *db.DB, worker string) error {
 	return nil
 }
 
-func insertCall(ctx context.Context, tx *transaction, c Call) (id int64, err error) {
+func insertCall(ctx context.Context, tx *transaction, c Call, worker string) (id int64, err error) {
 	err = tx.QueryRowContext(ctx, `INSERT INTO tool_calls (run, step, place, source, chat, tool, arguments, preview, seal, effects, policy, why,
-		state, worker, result, links, is_error, asked_at, decided_at, ended_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,'',?,'[]',?,?,?,?) RETURNING id`,
+		state, worker, result, links, is_error, asked_at, decided_at, ended_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,'[]',?,?,?,?) RETURNING id`,
 		c.Run, c.Step, c.Place, c.Source, c.Chat, c.Tool, string(c.Arguments), c.Preview, c.Seal, c.Effects, c.Policy, c.Why,
-		c.State, c.Result, c.IsError, c.Asked.UnixMilli(), db.Millis(c.Decided), db.Millis(c.Ended)).Scan(&id)
+		c.State, worker, c.Result, c.IsError, c.Asked.UnixMilli(), db.Millis(c.Decided), db.Millis(c.Ended)).Scan(&id)
 	if err != nil {
 		return 0, fmt.Errorf("write call of %s: %w", c.Tool, err)
 	}
@@ -105,8 +110,8 @@ func updateCall(ctx context.Context, tx *transaction, c Call, worker string) err
 	if err != nil || c.Links == nil {
 		links = []byte("[]")
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE tool_calls SET state=?, why=?, worker=?, result=?, links=?, is_error=?, decided_at=?, started_at=?, ended_at=? WHERE id=?`,
-		c.State, c.Why, worker, c.Result, string(links), c.IsError, db.Millis(c.Decided), db.Millis(c.Started), db.Millis(c.Ended), c.ID)
+	_, err = tx.ExecContext(ctx, `UPDATE tool_calls SET state=?, why=?, worker=?, result=?, links=?, is_error=?, asked_at=?, decided_at=?, started_at=?, ended_at=? WHERE id=?`,
+		c.State, c.Why, worker, c.Result, string(links), c.IsError, c.Asked.UnixMilli(), db.Millis(c.Decided), db.Millis(c.Started), db.Millis(c.Ended), c.ID)
 	if err != nil {
 		return fmt.Errorf("write call %d: %w", c.ID, err)
 	}
@@ -130,14 +135,14 @@ func withdrawOne(ctx context.Context, tx *transaction, id int64) error {
 }
 
 // forget deletes what is older than a time, and has calls wait no longer that have waited since another one.
-func forget(ctx context.Context, tx *transaction, old, impatient time.Time) error {
+func forget(ctx context.Context, tx *transaction, old, unheard time.Time) error {
 	for _, q := range []struct {
 		text string
 		at   time.Time
 	}{
 		{`DELETE FROM tool_calls WHERE asked_at < ? AND state NOT IN ('waiting', 'running')`, old},
 		{`DELETE FROM tool_steps WHERE made_at < ?`, old},
-		{`UPDATE tool_calls SET state = 'withdrawn', ended_at = asked_at, why = 'nobody decided for a week' WHERE state = 'waiting' AND asked_at < ?`, impatient},
+		{`UPDATE tool_calls SET state = 'withdrawn', ended_at = asked_at, why = '` + impatient + `' WHERE state = 'waiting' AND asked_at < ?`, unheard},
 	} {
 		if _, err := tx.ExecContext(ctx, q.text, q.at.UnixMilli()); err != nil {
 			return fmt.Errorf("forget old calls: %w", err)
@@ -209,10 +214,19 @@ func listCalls(ctx context.Context, q querier, tool string, before int64, limit 
 
 // A Step is one answer of the model within a run.
 type Step struct {
-	Message llm.Message
-	Usage   llm.Usage
-	Route   llm.Route
-	Finish  llm.Finish
+	Message   llm.Message
+	Citations []llm.Citation
+	Private   bool // it rests on notes which no cloud provider may see
+	Usage     llm.Usage
+	Route     llm.Route
+	Finish    llm.Finish
+}
+
+// stored is what of a step stands in the column message.
+type stored struct {
+	llm.Message
+	Citations []llm.Citation `json:"citations,omitempty"`
+	Private   bool           `json:"private,omitempty"`
 }
 
 // Steps returns the steps of a run, in order.
@@ -225,13 +239,15 @@ func (b *Box) Steps(ctx context.Context, run string) ([]Step, error) {
 	var all []Step
 	for rows.Next() {
 		var s Step
+		var kept stored
 		var message, usage, route string
 		if err := rows.Scan(&message, &usage, &route, &s.Finish); err != nil {
 			return nil, fmt.Errorf("read steps of %s: %w", run, err)
 		}
-		if err := errors.Join(json.Unmarshal([]byte(message), &s.Message), json.Unmarshal([]byte(usage), &s.Usage), json.Unmarshal([]byte(route), &s.Route)); err != nil {
+		if err := errors.Join(json.Unmarshal([]byte(message), &kept), json.Unmarshal([]byte(usage), &s.Usage), json.Unmarshal([]byte(route), &s.Route)); err != nil {
 			return nil, fmt.Errorf("read steps of %s: %w", run, err)
 		}
+		s.Message, s.Citations, s.Private = kept.Message, kept.Citations, kept.Private
 		all = append(all, s)
 	}
 	return all, rows.Err()
@@ -239,7 +255,7 @@ func (b *Box) Steps(ctx context.Context, run string) ([]Step, error) {
 
 // Keep writes step number n of a run.
 func (b *Box) Keep(ctx context.Context, run string, n int, s Step) error {
-	message, err1 := json.Marshal(s.Message)
+	message, err1 := json.Marshal(stored{s.Message, s.Citations, s.Private})
 	usage, err2 := json.Marshal(s.Usage)
 	route, err3 := json.Marshal(s.Route)
 	if err := errors.Join(err1, err2, err3); err != nil {

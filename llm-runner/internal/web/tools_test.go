@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
 
 	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/guard"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/route"
 	"home.arpa/lab/llm-runner/internal/toolbox"
@@ -61,6 +63,45 @@ func tooledRig(t testing.TB) (*rig, *toolbox.Box) {
 func (x *play) call(index int, name, arguments string) {
 	x.say <- llm.Event{Call: &llm.CallDelta{Index: index, ID: name, Name: name}}
 	x.say <- llm.Event{Call: &llm.CallDelta{Index: index, Arguments: arguments}}
+}
+
+// A program that was given tools has a token, and must not allow its own calls with it.
+func TestAProgramAllowsNoCall(t *testing.T) {
+	r, box := tooledRig(t)
+	c, err := box.Submit(t.Context(), toolbox.Wish{Tool: "vault_write", Arguments: `{"path":"garden.md","text":"x"}`})
+	if err != nil || c.State != toolbox.Waiting {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	const token = "editor-0123456789"
+	for _, decides := range []bool{false, true} {
+		config := guard.Config{Listen: "127.0.0.1:8080", Password: "correct horse", Tokens: map[string]string{"editor": token}}
+		want := http.StatusForbidden
+		if decides {
+			config.Deciders, want = []string{"editor"}, http.StatusOK
+		}
+		g, err := guard.New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{"/tools/policy?tool=vault_write&policy=allow", "/tools/calls/1/approve", "/tools/calls/1/deny", "/api/tools/calls/1/deny", "/api/tools/calls/1/approve"} {
+			if decides && path != "/api/tools/calls/1/approve" {
+				continue
+			}
+			req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8080"+path, nil)
+			req.Header.Set("Authorization", "Bearer "+token)
+			w := httptest.NewRecorder()
+			g.Wrap(r.Site).ServeHTTP(w, req)
+			if w.Code != want {
+				t.Errorf("%s with a token that decides (%v): %d", path, decides, w.Code)
+			}
+		}
+	}
+	if c, err = box.One(t.Context(), c.ID); err != nil || c.State != toolbox.Approved {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if all, err := box.Entries(t.Context(), 0); err != nil || all[0].Chosen {
+		t.Errorf("a policy was set: %+v, %v", all, err)
+	}
 }
 
 func TestTheToolsPageShowsWhatWaitsAndChangesPolicies(t *testing.T) {
