@@ -213,7 +213,7 @@ except OSError as e: print('STOPPED AT', n, e)
 // nothingLeft waits until no process of a sandbox is there any more; they are killed by the kernel, which takes a moment.
 func nothingLeft(t *testing.T) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		left := sandboxed()
 		if len(left) == 0 {

@@ -7,17 +7,19 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"home.arpa/lab/llm-runner/test/needs"
 )
 
 // ready returns a sandbox; tests are skipped where there is none. make prove installs what it takes.
 func ready(t testing.TB, c Config) *Sandbox {
 	t.Helper()
 	if _, err := exec.LookPath("bwrap"); err != nil {
-		t.Skip("needs bubblewrap: run llm-runner/test/setup.sh once")
+		needs.Missing(t, "needs bubblewrap: run llm-runner/test/setup.sh once")
 	}
 	s := New(c)
 	if why := s.Missing(); why != "" {
-		t.Skip(why)
+		needs.Missing(t, why)
 	}
 	return s
 }
