@@ -16,6 +16,9 @@ command -v node >/dev/null || extra="$extra nodejs"
 command -v npm >/dev/null || extra="$extra npm"
 command -v c++ >/dev/null || extra="$extra g++"
 python3 -c 'import ensurepip, venv' 2>/dev/null || extra="$extra python3 python3-venv"
+[ -x /usr/bin/python3 ] || extra="$extra python3" # the sandbox's, which sees no other
+command -v git >/dev/null || extra="$extra git"
+command -v make >/dev/null || extra="$extra make"
 if ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
     packages postgresql-common # Debian's package starts a server of its own unless it is told not to
     mkdir -p /etc/postgresql-common/createcluster.d
