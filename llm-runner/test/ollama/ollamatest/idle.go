@@ -12,18 +12,21 @@ import (
 )
 
 // WaitIdle waits until the server and its models use no more processor time worth mentioning (under a tenth of a core, for
-// half a second), and returns how much they used until then. Ollama does not log that it gave up an answer, so this is the
+// two seconds), and returns how much they used until then. Ollama does not log that it gave up an answer, so this is the
 // proof that it did; and it is one on a machine where others want the processor, too, since it counts what was done.
 func (s *Server) WaitIdle() (used time.Duration, err error) {
 	const look, limit = 500 * time.Millisecond, time.Minute
 	started, first := time.Now(), s.cpu()
+	idle := 0 // looks in a row; who gets no processor for a moment looks idle, too
 	for before := first; time.Since(started) < limit; {
 		time.Sleep(look)
 		now := s.cpu()
-		if now-before < look/10 {
-			return before - first, nil
+		if idle++; now-before >= look/10 {
+			idle = 0
 		}
-		before = now
+		if before = now; idle == 4 {
+			return now - first, nil
+		}
 	}
 	return 0, fmt.Errorf("ollama is still busy after %v", limit)
 }
