@@ -178,6 +178,9 @@ func state(want string) func([]byte) bool {
 
 // A file is dropped into the vault, its job is held, the program is killed, killed again while it answers, and answers in its third life.
 func TestAJobIsOneTraceFromTheFolderToTheAnswerThroughTwoDeaths(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills processes")
+	}
 	h := newTraced(t, script.Script{Models: []string{"llama"}, Reply: []script.Rule{{Text: "They sleep through the winter, canary-answer."}},
 		Faults: []script.Fault{{Kind: "429", On: []int{1}, Wait: 8 * time.Second, Message: "canary-refusal"}, {Kind: script.StallBeforeHeaders, On: []int{2}}}}, "")
 	h.start()
