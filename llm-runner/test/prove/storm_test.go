@@ -184,7 +184,7 @@ func (s *storm) killAtRandom() {
 // killAtCall has the kernel kill the program as it makes its n-th call of those that change files; false where it did not come
 // so far.
 func (s *storm) killAtCall() bool {
-	s.under = []string{"strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "trace=" + writing,
+	s.under = []string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=" + writing,
 		"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", writing, 1+s.random.IntN(160))}
 	s.lives = append(s.lives, life{launched: time.Now()})
 	s.launch()
@@ -409,7 +409,7 @@ func TestAFirstStartThatWasKilledIsGoneOnWith(t *testing.T) {
 	for range 40 {
 		s := &storm{taken: map[string]int64{}, random: random}
 		s.runner = newRunner(t, "{}")
-		s.under = []string{"strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "trace=" + writing,
+		s.under = []string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=" + writing,
 			"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", writing, 1+random.IntN(500))}
 		s.launch()
 		s.work(0, 0)

@@ -20,7 +20,7 @@ import (
 
 // The promises to a small machine.
 const (
-	mostStart  = 300 * time.Millisecond // of a processor, from the start of the process to its page
+	mostStart  = 400 * time.Millisecond // of a processor, from the start of the process to its page
 	mostWait   = 3 * time.Second        // to the page, on a machine that others want, too; who waits for a dead provider waits longer
 	mostIdle   = 40 << 20               // bytes resident
 	mostBinary = 40 << 20               // bytes on disk
