@@ -36,7 +36,7 @@ for set in node mcp; do
         say "the npm packages of prove/$set are there"
     else
         say "installing the npm packages of prove/$set"
-        (cd "$dir" && again timeout 300 npm ci --no-audit --no-fund --loglevel=error)
+        (cd "$dir" && again timeout 900 npm ci --no-audit --no-fund --loglevel=error)
     fi
 done
 

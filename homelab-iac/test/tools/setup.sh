@@ -24,7 +24,7 @@ if [ "$(cat "$bin/.version" 2>/dev/null)" != "$want" ]; then
 	mkdir -p "$bin"
 	for tool in restic/restic/cmd/restic versity/versitygw/cmd/versitygw; do
 		say "building ${tool##*/}"
-		again env CGO_ENABLED=0 GOFLAGS=-mod=readonly timeout 900 go build -trimpath -o "$bin/${tool##*/}" "github.com/$tool" 2> >(grep -v '^go: downloading' >&2)
+		again env CGO_ENABLED=0 GOFLAGS=-mod=readonly timeout 2700 go build -trimpath -o "$bin/${tool##*/}" "github.com/$tool" 2> >(grep -v '^go: downloading' >&2)
 	done
 	echo "$want" >"$bin/.version"
 fi
@@ -44,7 +44,7 @@ if ! cmp -s kuma/package-lock.json "$kuma/installed.json"; then
 	[ ! -e "$headers/include/node/node.h" ] || export npm_config_nodedir="$headers"
 	(
 		cd "$kuma"
-		again timeout 400 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+		again timeout 900 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 		again timeout 1500 npm rebuild --loglevel=error @louislam/sqlite3
 		cp node_modules/uptime-kuma/db/*.sql node_modules/uptime-kuma/db/old_migrations/
 	)
