@@ -34,7 +34,7 @@ func (p *puppet) next(t *testing.T) *play {
 	select {
 	case x := <-p.asked:
 		return x
-	case <-time.After(20 * time.Second):
+	case <-time.After(60 * time.Second):
 		t.Fatal("nobody was asked")
 		return nil
 	}
@@ -80,7 +80,7 @@ func (w *watcher) until(t *testing.T, want State) {
 			if got == want {
 				return
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(60 * time.Second):
 			t.Fatalf("the reader was not told of %s", want)
 		}
 	}
@@ -93,7 +93,7 @@ func (w *watcher) end(t *testing.T, want string) {
 		if text != want {
 			t.Errorf("the reader has %q, not %q", text, want)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(60 * time.Second):
 		t.Fatal("the reader was not told of the end")
 	}
 }
@@ -102,7 +102,7 @@ func TestAHeldTurnGoesOnWhenThereIsRoom(t *testing.T) {
 	s, p, _, _ := durable(t, filepath.Join(t.TempDir(), db.Name))
 	turn := send(t, s, 0, 0, "q")
 	one, two := watch(t, s, turn.ID), watch(t, s, turn.ID)
-	opens := time.Now().Add(300 * time.Millisecond)
+	opens := time.Now().Add(5 * time.Second)
 	p.next(t).say <- error(&llm.BusyError{Provider: "groq", Model: "m", Reason: "used up", Until: opens})
 	one.until(t, Held)
 	two.until(t, Held)

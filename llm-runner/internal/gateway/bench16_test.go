@@ -297,6 +297,9 @@ func prefilled(body string) bool {
 // S15: twenty requests, one every 4 s; for the first 60 s the primary answers 503. While it is down each is answered by the
 // fallback, and within 30 s of its recovery the primary answers again.
 func TestFailoverBenchFlap(t *testing.T) {
+	if testing.Short() {
+		t.Skip("simulates minutes")
+	}
 	for i, setup := range setups {
 		t.Run(setup, func(t *testing.T) {
 			t.Parallel()

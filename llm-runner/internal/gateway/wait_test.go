@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -60,7 +61,7 @@ func TestAHeldRequestWaitsAsLongAsItsCallerDoes(t *testing.T) {
 			if r.err != nil || r.StatusCode != x.status || asked.Load() != x.asked {
 				t.Errorf("%v, %d requests: %s", r, asked.Load(), r.body)
 			}
-			if x.opens > time.Minute && r.Header.Get("Retry-After") != "90" {
+			if s, _ := strconv.Atoi(r.Header.Get("Retry-After")); x.opens > time.Minute && (s < 80 || s > 90) {
 				t.Errorf("Retry-After %q", r.Header.Get("Retry-After"))
 			}
 		})

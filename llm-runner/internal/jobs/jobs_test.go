@@ -201,7 +201,7 @@ func TestResearchAsksTheNotes(t *testing.T) {
 func TestWhatNobodyCanAnswerIsHeldAndGoesOnByItself(t *testing.T) {
 	s, _ := newService(t, func(ctx context.Context, req llm.Request, n int) (string, error) {
 		if n == 1 {
-			return "", &llm.BusyError{Provider: "groq", Kind: llm.Quota, Reason: "groq: used up", Until: time.Now().Add(50 * time.Millisecond)}
+			return "", &llm.BusyError{Provider: "groq", Kind: llm.Quota, Reason: "groq: used up", Until: time.Now().Add(3 * time.Second)}
 		}
 		return echo(ctx, req, n)
 	})

@@ -175,7 +175,7 @@ func TestRoomThatIsThereEarlyIsUsedEarlyByTheFirstInLine(t *testing.T) {
 func TestALineComesBackAtItsTurnsInItsOrder(t *testing.T) {
 	p := newLimited()
 	s := open(t, t.TempDir()+"/runner.db", p)
-	opens := time.Now().Add(1500 * time.Millisecond)
+	opens := time.Now().Add(8 * time.Second)
 	const apart = 1100 * time.Millisecond // the engine looks for what is due once a second
 	s.config.Lane = func(llm.Request) string { return "p" }
 	s.config.Turn = func(_, _ string, _, ahead int) time.Time { return opens.Add(time.Duration(ahead) * apart) }

@@ -128,7 +128,7 @@ func TestAJobOfAnotherProcessIsFollowedAndCancelled(t *testing.T) {
 		other = services["a"]
 	}
 	var states []State
-	ended := make(chan time.Time, 1)
+	ended := make(chan struct{})
 	go func() {
 		for news, err := range other.Events(t.Context(), j.ID, 0) {
 			if err != nil {
@@ -138,17 +138,21 @@ func TestAJobOfAnotherProcessIsFollowedAndCancelled(t *testing.T) {
 				states = append(states, e.To)
 			}
 		}
-		ended <- time.Now()
+		close(ended)
 	}()
-	at := time.Now()
 	if _, err := other.Cancel(t.Context(), j.ID); err != nil {
 		t.Fatal(err)
 	}
-	if took := (<-ended).Sub(at); took > time.Second || !slices.Equal(states, []State{Queued, Running, Cancelled}) {
-		t.Errorf("followed %v for %s", states, took)
+	select { // how fast one process hears another, internal/chat measures
+	case <-ended:
+	case <-time.After(60 * time.Second):
+		t.Fatal("the end was not told")
+	}
+	if !slices.Equal(states, []State{Queued, Running, Cancelled}) {
+		t.Errorf("followed %v", states)
 	}
 	for _, s := range services { // the call itself ended too
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(60 * time.Second)
 		for {
 			s.mu.Lock()
 			n := len(s.running)
@@ -186,6 +190,7 @@ func TestADeadProcessesJobsAreQueuedAgainAndItsLateAnswersAreNotTaken(t *testing
 	}
 	// Whoever takes it up: the first call's answer does not count.
 	for {
+		changed := b.Changed()
 		now, err := b.Job(t.Context(), j.ID)
 		if err != nil {
 			t.Fatal(err)
@@ -193,7 +198,10 @@ func TestADeadProcessesJobsAreQueuedAgainAndItsLateAnswersAreNotTaken(t *testing
 		if now.State == Done || len(began) > 0 {
 			break
 		}
-		<-b.Changed()
+		select {
+		case <-changed:
+		case <-time.After(100 * time.Millisecond): // the other process's call is no change of a job
+		}
 	}
 	close(late)
 	done := reach(t, b, j.ID, Done)

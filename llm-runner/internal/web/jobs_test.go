@@ -42,7 +42,7 @@ func withQueue(t *testing.T) *rig {
 
 func (r *rig) reach(id int64, state jobs.State) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for {
 		changed := r.Jobs.Changed()

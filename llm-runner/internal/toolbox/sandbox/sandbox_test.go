@@ -3,23 +3,23 @@ package sandbox
 import (
 	"context"
 	"errors"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
-)
 
-// proving is true in make prove, which installs what it takes.
-var proving bool
+	"home.arpa/lab/llm-runner/test/needs"
+)
 
 // ready returns a sandbox; tests are skipped where there is none, except in make prove.
 func ready(t testing.TB, c Config) *Sandbox {
 	t.Helper()
+	if _, err := exec.LookPath("bwrap"); err != nil {
+		needs.Missing(t, "needs bubblewrap: run llm-runner/test/setup.sh once")
+	}
 	s := New(c)
 	if why := s.Missing(); why != "" {
-		if proving {
-			t.Fatal(why)
-		}
-		t.Skip(why + ": run llm-runner/test/setup.sh once")
+		needs.Missing(t, why)
 	}
 	return s
 }
