@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 
 	"home.arpa/lab/llm-runner/internal/extract"
 	"home.arpa/lab/llm-runner/internal/library/documents"
+	"home.arpa/lab/llm-runner/internal/vector"
 )
 
 // A Document is a text that is not a file of the Source: an upload, a fetched page, a fact, a document of a collection to measure with.
@@ -25,15 +25,13 @@ type Stored = documents.Stored
 // maxName bounds a document's name in bytes: a URL may be long.
 const maxName = 1000
 
-var collectionPattern = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,40}$`)
-
 // checkDocument says what is wrong with a document.
 func checkDocument(collection string, d Document) error {
 	switch {
 	case collection == Notes:
 		return fmt.Errorf("put documents into %s: that collection is made of files; write the file", collection)
-	case !collectionPattern.MatchString(collection):
-		return fmt.Errorf("put documents into %q: a collection's name has small letters, digits and dashes, such as %s", collection, Uploads)
+	case vector.CheckName(collection) != nil: // its vectors are kept under that name
+		return fmt.Errorf("put documents into %w", vector.CheckName(collection))
 	case strings.TrimSpace(d.Path) == "" || len(d.Path) > maxName || !utf8.ValidString(d.Path) || strings.ContainsFunc(d.Path, unicode.IsControl):
 		return fmt.Errorf("put document %.80q: a name has 1 to %d bytes of text on one line", d.Path, maxName)
 	case !utf8.Valid(d.Text):
