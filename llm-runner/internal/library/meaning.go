@@ -170,16 +170,30 @@ const (
 	longestMeaning = time.Minute
 )
 
-// run keeps the vectors up to date until ctx ends. Errors are told by Status and tried again.
+// run keeps the vectors up to date until ctx ends: now, and whenever notes change. Errors are told by Status and tried again.
 func (m *mind) run(ctx context.Context) {
-	for pause := meaningPause; ; pause = min(2*pause, longestMeaning) {
+	works := map[string]*work{}
+	defer func() {
+		for _, w := range works {
+			w.close(ctx)
+		}
+	}()
+	for pause := meaningPause; ; {
 		began := time.Now()
-		err := m.keep(ctx)
+		err := m.pass(ctx, works)
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) > longestMeaning {
-			pause = meaningPause // it went well for a while
+		if err == nil || time.Since(began) > longestMeaning { // it went well for a while
+			pause = meaningPause
+		}
+		if err == nil {
+			select {
+			case <-m.wake:
+			case <-ctx.Done():
+				return
+			}
+			continue
 		}
 		m.update(func(s *MeaningStatus) {
 			s.State, s.Says, s.Until = MeaningWaiting, err.Error(), time.Now().Add(pause).UTC()
@@ -192,30 +206,12 @@ func (m *mind) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		pause = min(2*pause, longestMeaning)
 	}
 }
 
-// keep brings all collections up to date, and then does so whenever notes change. It returns with an error only.
-func (m *mind) keep(ctx context.Context) error {
-	works := map[string]*work{}
-	defer func() {
-		for _, w := range works {
-			w.collection.Save(context.WithoutCancel(ctx)) //nolint:errcheck // what is lost is made again from the cache
-		}
-	}()
-	for {
-		if err := m.pass(ctx, works); err != nil {
-			return err
-		}
-		select {
-		case <-m.wake:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// pass makes what is missing now. works are the collections that are open.
+// pass makes what is missing now. works are the collections that are open; nil is one that failed and is opened anew. One that fails holds
+// no other up: the error tells of all that did.
 func (m *mind) pass(ctx context.Context, works map[string]*work) error {
 	e, err := m.Embedder(ctx, "")
 	if err != nil {
@@ -238,19 +234,31 @@ func (m *mind) pass(ctx context.Context, works map[string]*work) error {
 		names = append(names, all...)
 	}
 	for _, name := range names {
-		if works[name] != nil {
-			continue
+		if works[name] == nil {
+			works[name] = nil
 		}
-		w, err := m.open(ctx, name, stamp, e)
-		if err != nil {
-			return err
-		}
-		works[name] = w
 	}
+	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(works)) {
-		if err := works[name].catchUp(ctx); err != nil {
-			return err
+		err := func() (err error) {
+			if works[name] == nil {
+				if works[name], err = m.open(ctx, name, stamp, e); err != nil {
+					return err
+				}
+			}
+			return works[name].catchUp(ctx)
+		}()
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			works[name].close(ctx)
+			works[name] = nil
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
 	}
 	m.settled(works)
 	return nil
@@ -294,7 +302,7 @@ func (m *mind) settled(works map[string]*work) {
 // sum sets the counts of Status. The caller holds mu.
 func (m *mind) sum(works map[string]*work) {
 	m.status.Notes, m.status.Of = 0, 0
-	for _, w := range works {
+	for _, w := range works { // none is nil: all went well
 		m.status.Of += len(w.have)
 	}
 	left := 0

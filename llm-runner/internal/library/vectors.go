@@ -70,6 +70,13 @@ func (m *mind) open(ctx context.Context, name string, stamp vector.Stamp, e *emb
 	return w, nil
 }
 
+// close keeps what was made. w may be nil.
+func (w *work) close(ctx context.Context) {
+	if w != nil {
+		w.collection.Save(context.WithoutCancel(ctx)) //nolint:errcheck // what is lost is made again from the cache
+	}
+}
+
 // serve has the collection answer from now on.
 func (w *work) serve(ctx context.Context) error {
 	if err := w.Store.Switch(ctx, w.name, w.collection.Stamp()); err != nil {
