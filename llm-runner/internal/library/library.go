@@ -226,6 +226,6 @@ func (l *Library) Status() Status {
 	l.mu.Lock()
 	s := l.status
 	l.mu.Unlock()
-	s.Meaning = l.mind.Status()
+	s.Meaning, s.Partly = l.mind.Status(), l.mind.partly(s.Partly)
 	return s
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,8 +40,16 @@ type MeaningStatus struct {
 	Says    string    `json:"says,omitempty"`    // what is waited for, or what is wrong
 	Until   time.Time `json:"until,omitzero"`    // when it is tried again, UTC
 	Made    int64     `json:"made"`              // vectors asked of the model since the start
-	Cut     int64     `json:"cut"`               // texts of which the model read only the beginning
+	Cut     int64     `json:"cut"`               // texts of which the model read only the beginning, since the start; Status.Partly names the notes
+	// Behind is how many notes have no vectors yet, or those of an older state, and Stale names the first of them: until they are made, words
+	// alone find what is new in them.
+	Behind   int      `json:"behind"`
+	Stale    []string `json:"stale,omitempty"`
+	Withheld int      `json:"withheld"` // notes that never get any, because the model is outside: see Meaning.Withheld
 }
+
+// namedStale is how many stale notes are named.
+const namedStale = 20
 
 // The states of the lane of meaning.
 const (
@@ -59,6 +68,8 @@ type mind struct {
 
 	mu      sync.Mutex
 	dirty   map[string]map[string]bool // by collection: paths of notes that changed
+	making  []string                   // notes that are seen to now, as people read them
+	lacks   map[string]map[string]lack // by collection and path: notes that have not all vectors, and will not get them
 	serving map[string]serving         // by collection
 	model   *embed.Embedder            // whose vectors are made; nil: not known yet
 	status  MeaningStatus
@@ -79,7 +90,7 @@ type serving struct {
 // search.
 func (l *Library) Understand(m Meaning) {
 	l.mind = &mind{Meaning: m, lib: l, wake: make(chan struct{}, 1), dirty: map[string]map[string]bool{}, serving: map[string]serving{},
-		status: MeaningStatus{State: MeaningSeeking}}
+		lacks: map[string]map[string]lack{}, status: MeaningStatus{State: MeaningSeeking}}
 }
 
 // changed notes down whose vectors are stale.
@@ -121,8 +132,22 @@ func (m *mind) Status() MeaningStatus {
 	m.mu.Lock()
 	s, model := m.status, m.model
 	left := 0
-	for _, paths := range m.dirty {
+	s.Stale = slices.Clone(m.making)
+	for collection, paths := range m.dirty {
 		left += len(paths)
+		for path := range paths {
+			s.Stale = append(s.Stale, readably(collection, path))
+		}
+	}
+	slices.Sort(s.Stale)
+	s.Stale = slices.Compact(s.Stale)
+	s.Behind, s.Stale = len(s.Stale), s.Stale[:min(len(s.Stale), namedStale)]
+	for _, paths := range m.lacks {
+		for _, l := range paths {
+			if l == withheld {
+				s.Withheld++
+			}
+		}
 	}
 	if s.State == MeaningMaking && m.done > 0 {
 		s.Left = (time.Since(m.began) / time.Duration(m.done) * time.Duration(left)).Seconds()
@@ -138,6 +163,14 @@ func (m *mind) Status() MeaningStatus {
 	return s
 }
 
+// readably names a note for people: with its collection, where that is not the one of files.
+func readably(collection, path string) string {
+	if collection == Notes {
+		return path
+	}
+	return collection + ": " + path
+}
+
 // Sentence says how far it is.
 func (s MeaningStatus) Sentence() string {
 	switch s.State {
@@ -149,7 +182,11 @@ func (s MeaningStatus) Sentence() string {
 	case MeaningSeeking:
 		return "A model that makes vectors is being looked for."
 	case MeaningReady:
-		return fmt.Sprintf("%d notes are found by meaning too, by %s.", s.Notes, s.Model)
+		kept := ""
+		if s.Withheld > 0 {
+			kept = fmt.Sprintf("; vault.never_send keeps %d more from it", s.Withheld)
+		}
+		return fmt.Sprintf("%d notes are found by meaning too, by %s%s.", s.Notes-s.Withheld, s.Model, kept)
 	}
 	text := fmt.Sprintf("%d of %d notes have vectors by %s", s.Notes, s.Of, cmp.Or(s.Model, "a model that is not known yet"))
 	if s.Left > 1 {
@@ -160,6 +197,18 @@ func (s MeaningStatus) Sentence() string {
 	}
 	if s.State == MeaningWaiting {
 		text += "; it waits: " + s.Says
+	}
+	return text + "."
+}
+
+// Missing names the notes that are behind, in one sentence; "" none is.
+func (s MeaningStatus) Missing() string {
+	if s.Behind == 0 || s.State == MeaningOff {
+		return ""
+	}
+	text := "Not found by meaning yet: " + strings.Join(s.Stale, ", ")
+	if more := s.Behind - len(s.Stale); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text + "."
 }

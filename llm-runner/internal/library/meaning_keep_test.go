@@ -3,6 +3,8 @@ package library
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 
 	"home.arpa/lab/llm-runner/internal/vector"
@@ -51,5 +53,97 @@ func TestOneCollectionThatFailsHoldsNoOtherUp(t *testing.T) {
 	hits, err := l.Find(t.Context(), Request{Query: "doctor", Limit: 1, Lane: Vector, Filter: Filter{Collection: "a-b"}})
 	if err != nil || len(hits) != 1 || l.Status().Meaning.State != MeaningReady {
 		t.Errorf("%v, %v, %+v", paths(hits), err, l.Status().Meaning)
+	}
+}
+
+// What the model cannot do, and what it read only the beginning of, keeps nothing else up and is named, after a new start too.
+func TestNotesThatLackVectorsAreNamed(t *testing.T) {
+	dir, vectors := folder(t, few), t.TempDir()
+	write(t, dir, "bad.md", "# Bad\n\nThe unspeakable.\n\n# Worse\n\nThe physician too.\n")
+	write(t, dir, "sub/long.md", "# Long\n\n```\n"+strings.Repeat("kitten and many other words\n", 200)+"```\n")
+	l, c := open(t, at(t, dir)), &concepts{}
+	minded(t, l, c, "concepts", vectors)
+	c.set(func() { c.away, c.again = true, make(chan struct{}) })
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.mind.run(ctx)
+	}()
+	defer func() { cancel(); <-ended }()
+	<-c.again
+	c.set(func() { c.away = false })
+	until(t, "all vectors are there", func() bool { return l.Status().Meaning.State == MeaningReady })
+	check := func(l *Library) {
+		t.Helper()
+		s := l.Status()
+		if len(s.Partly) != 2 || s.Partly[0].Path != "bad.md" || s.Partly[1].Path != "sub/long.md" {
+			t.Fatalf("%+v", s.Partly)
+		}
+		if r := s.Partly[0].Reason; r != "concepts makes no vector of one passage, which words alone find: a token that nobody knows" {
+			t.Error(r)
+		}
+		if r := s.Partly[1].Reason; !strings.HasPrefix(r, "concepts reads only the beginning of ") {
+			t.Error(r)
+		}
+		if m := s.Meaning; m.Behind != 0 || len(m.Stale) != 0 || m.Missing() != "" {
+			t.Errorf("%+v", m)
+		}
+	}
+	check(l)
+	hits, err := l.Find(t.Context(), Request{Query: "cat", Limit: 1, Lane: Vector})
+	if err != nil || len(hits) != 1 || hits[0].Path != "sub/long.md" {
+		t.Error(paths(hits), err)
+	}
+	cancel()
+	<-ended
+	l.mind.Store.Close()
+	again, err := Open(t.Context(), l.db, at(t, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	minded(t, again, c, "concepts", vectors)
+	c.asked()
+	embedNow(t, again)
+	check(again)
+	if n := c.asked(); n > 1 { // the one that tells the dimension
+		t.Errorf("%d texts were embedded", n)
+	}
+	for path := range few {
+		write(t, dir, path, "# New\n\nSomething else.\n")
+	}
+	syncNow(t, again)
+	if m := again.Status().Meaning; m.Behind != len(few) || len(m.Stale) != len(few) || !strings.Contains(m.Missing(), "food.md") {
+		t.Errorf("%+v, %s", m, m.Missing())
+	}
+	write(t, dir, "bad.md", "# Good\n\nIt can be said.\n")
+	syncNow(t, again)
+	embedNow(t, again)
+	if s := again.Status(); len(s.Partly) != 1 || s.Meaning.Behind != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A pattern of vault.never_send that comes or goes counts at the next start.
+func TestNotesThatAreNoLongerWithheldGetVectors(t *testing.T) {
+	l, c := open(t, at(t, folder(t, few))), &concepts{}
+	minded(t, l, c, "concepts", t.TempDir())
+	hide := true
+	l.mind.Withheld = func(_, _, path string) bool { return hide && path == "health.md" }
+	for range 2 {
+		embedNow(t, l)
+		hits, err := l.Find(t.Context(), Request{Query: "doctor", Limit: 1, Lane: Vector})
+		if err != nil || (len(hits) == 1 && hits[0].Path == "health.md") == hide {
+			t.Errorf("withheld: %v, found %v, %v", hide, paths(hits), err)
+		}
+		if s := l.Status().Meaning; (s.Withheld == 1) != hide || strings.Contains(s.Sentence(), "never_send") != hide {
+			t.Errorf("%+v: %s", s, s.Sentence())
+		}
+		hide = !hide
+	}
+	hide = true
+	embedNow(t, l)
+	if hits, err := l.Find(t.Context(), Request{Query: "doctor", Limit: 9, Lane: Vector}); err != nil || slices.Contains(paths(hits), "health.md") {
+		t.Errorf("%v, %v", paths(hits), err)
 	}
 }

@@ -55,6 +55,12 @@ func (c *concepts) Embed(ctx context.Context, r llm.EmbedRequest) (out llm.Embed
 		}
 	}
 	for _, text := range r.Texts {
+		switch {
+		case strings.Contains(text, "unspeakable"):
+			return out, &llm.Error{Kind: llm.BadRequest, Model: r.Model, Message: "a token that\nnobody knows"}
+		case len(text) > 3000:
+			return out, &llm.Error{Kind: llm.BadRequest, Model: r.Model, Message: "the input is too long", TooLong: true}
+		}
 		v := make([]float32, len(meansTheSame)+1)
 		v[len(meansTheSame)] = 0.1
 		for word := range strings.FieldsFuncSeq(strings.ToLower(text), func(r rune) bool { return r < 'a' || r > 'z' }) {
