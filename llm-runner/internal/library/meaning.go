@@ -19,9 +19,9 @@ import (
 // Meaning is what the lane of meaning is made of. Vectors are made in the background, and a search never waits for them.
 type Meaning struct {
 	Store vector.Store // a collection for each of the library's
-	// Embedder returns what makes the vectors of a model, by its name in a vector.Stamp; "" means the one that is wanted now. It
-	// waits until that can be told, or ctx ends.
-	Embedder func(ctx context.Context, model string) (*embed.Embedder, error)
+	// Embedder returns what makes vectors as they are stamped; the zero Stamp means those that are wanted now. It waits until that can
+	// be told, or ctx ends.
+	Embedder func(ctx context.Context, s vector.Stamp) (*embed.Embedder, error)
 	// Withheld says of a note that the maker of a model's vectors must not see its text: it is found by words alone. nil: none is.
 	Withheld func(model, collection, path string) bool
 	// Words are what a store with a lane of words of its own is given of a passage: its stems, and how many passages have on average.
@@ -262,7 +262,7 @@ func (m *mind) run(ctx context.Context) {
 // pass makes what is missing now. works are the collections that are open; nil is one that failed and is opened anew. One that fails holds
 // no other up: the error tells of all that did.
 func (m *mind) pass(ctx context.Context, works map[string]*work) error {
-	e, err := m.Embedder(ctx, "")
+	e, err := m.Embedder(ctx, vector.Stamp{})
 	if err != nil {
 		return err
 	}

@@ -96,9 +96,10 @@ func minded(t testing.TB, l *Library, c *concepts, model, dir string) {
 	t.Cleanup(func() { store.Close() })
 	all := map[string]*embed.Embedder{}
 	var mu sync.Mutex
-	l.Understand(Meaning{Store: store, Embedder: func(_ context.Context, of string) (*embed.Embedder, error) {
+	l.Understand(Meaning{Store: store, Embedder: func(_ context.Context, s vector.Stamp) (*embed.Embedder, error) {
 		mu.Lock()
 		defer mu.Unlock()
+		of := s.Model
 		if of == "" {
 			of = model
 		}
@@ -399,7 +400,7 @@ func TestVectorsMayBeKeptInQdrant(t *testing.T) {
 	l, c := open(t, at(t, folder(t, few))), &concepts{}
 	e := embed.New(l.db, c, embed.Config{Model: "concepts"})
 	l.Understand(Meaning{Store: qdrant.New(qdrant.Config{URL: server.URL}), Words: qdrant.Say,
-		Embedder: func(context.Context, string) (*embed.Embedder, error) { return e, nil }})
+		Embedder: func(context.Context, vector.Stamp) (*embed.Embedder, error) { return e, nil }})
 	if err := l.Put(t.Context(), Web, Document{Path: "page", Title: "A page", Text: []byte("The vehicle of the future.\n")}); err != nil {
 		t.Fatal(err)
 	}

@@ -96,7 +96,7 @@ func (m *mind) servingAll(ctx context.Context, only string) ([]serving, error) {
 			if err != nil {
 				return nil, err
 			}
-			e, err := m.Embedder(ctx, c.Stamp().Model)
+			e, err := m.Embedder(ctx, c.Stamp())
 			if err != nil {
 				return nil, err
 			}
