@@ -40,6 +40,9 @@ type QdrantConfig struct {
 
 const noEmbed = "none"
 
+// qdrantSnapshots is how many of each collection are kept.
+const qdrantSnapshots = 2
+
 // The stores of vectors.
 const (
 	storeEmbedded = "embedded"
@@ -140,8 +143,11 @@ func (a *app) understand(ctx context.Context) (err error) {
 		t, ok := a.embedders.target(model)
 		return (!ok || a.router.Outside(t)) && a.library.NeverSent(collection, path)
 	}}
-	if a.config.Library.Store == storeQdrant {
-		m.Words = qdrant.Say
+	if q, ok := a.vectors.(*qdrant.Store); ok {
+		m.Words, m.Copy = qdrant.Say, func(ctx context.Context, collection string) error {
+			_, err := q.Snapshot(ctx, collection, qdrantSnapshots)
+			return err
+		}
 	}
 	a.library.Understand(m)
 	return nil

@@ -1,6 +1,7 @@
 package library
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -235,7 +236,12 @@ func (l *Library) syncDocuments(ctx context.Context, all bool) error {
 			if err != nil {
 				return err
 			}
-			if err := b.add(changeOf(d, old.id, rev)); err != nil {
+			c := changeOf(d, old.id, rev)
+			c.collection = collection
+			if old.mtime == rev && collection == Memory && l.stands(ctx, c) {
+				continue // their vectors are in no cache, so they would all be made again
+			}
+			if err := b.add(c); err != nil {
 				return err
 			}
 		}
@@ -261,6 +267,13 @@ func (l *Library) syncDocuments(ctx context.Context, all bool) error {
 	}
 	l.puts = now
 	return nil
+}
+
+// stands says that the index holds a document as it is.
+func (l *Library) stands(ctx context.Context, c *change) bool {
+	n := Note{Collection: c.collection, Path: c.path}
+	hash, err := readExtracted(ctx, l.db, &n)
+	return err == nil && bytes.Equal(hash, c.hash) && bytes.Equal(n.Text, c.text) && n.Title == c.doc.Title
 }
 
 // changeOf is what a document becomes in the index. Its revision stands for a file's time.

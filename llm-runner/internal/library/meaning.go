@@ -27,6 +27,8 @@ type Meaning struct {
 	// Words are what a store with a lane of words of its own is given of a passage: its stems, and how many passages have on average.
 	// nil: nothing.
 	Words func(stems []string, average float64) vector.Words
+	// Copy has a store that can do so keep a copy of a collection, each night. nil: there is none.
+	Copy func(ctx context.Context, collection string) error
 }
 
 // MeaningStatus is how far the lane of meaning is, for people to see.
@@ -45,7 +47,9 @@ type MeaningStatus struct {
 	// alone find what is new in them.
 	Behind   int      `json:"behind"`
 	Stale    []string `json:"stale,omitempty"`
-	Withheld int      `json:"withheld"` // notes that never get any, because the model is outside: see Meaning.Withheld
+	Healed   string   `json:"healed,omitempty"` // what was found damaged, and is made again
+	Night    string   `json:"night,omitempty"`  // what went wrong when the vectors were looked after last
+	Withheld int      `json:"withheld"`         // notes that never get any, because the model is outside: see Meaning.Withheld
 }
 
 // namedStale is how many stale notes are named.
@@ -73,6 +77,7 @@ type mind struct {
 	serving map[string]serving         // by collection
 	model   *embed.Embedder            // whose vectors are made; nil: not known yet
 	status  MeaningStatus
+	tending bool      // the vectors are to be looked after
 	began   time.Time // of the work under way
 	done    int       // notes since then
 
@@ -185,6 +190,12 @@ func (s MeaningStatus) Sentence() string {
 		kept := ""
 		if s.Withheld > 0 {
 			kept = fmt.Sprintf("; vault.never_send keeps %d more from it", s.Withheld)
+		}
+		if s.Healed != "" {
+			kept += "; healed: " + s.Healed
+		}
+		if s.Night != "" {
+			kept += "; looking after them failed: " + s.Night
 		}
 		return fmt.Sprintf("%d notes are found by meaning too, by %s%s.", s.Notes-s.Withheld, s.Model, kept)
 	}
@@ -309,8 +320,90 @@ func (m *mind) pass(ctx context.Context, works map[string]*work) error {
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
+	if m.tends() {
+		if err := m.lookAfter(ctx, works, e); ctx.Err() != nil {
+			return err
+		}
+	}
 	m.settled(works)
 	return nil
+}
+
+// tend has the vectors looked after once they are up to date: everything was indexed again. m may be nil.
+func (m *mind) tend() {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tending = true
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (m *mind) tends() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	defer func() { m.tending = false }()
+	return m.tending
+}
+
+// unused is for how long the cache keeps a vector that nobody asks for. Every night all texts of the library are asked for.
+const unused = 60 * 24 * time.Hour
+
+// lookAfter reads the vectors of all collections and makes damaged ones again, has the store keep copies, and takes out of the cache what is
+// not used any more. It does as much as it can; what it cannot is told by Status.
+func (m *mind) lookAfter(ctx context.Context, works map[string]*work, e *embed.Embedder) error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(works)) {
+		w := works[name]
+		if files, ok := w.collection.(interface {
+			Check(ctx context.Context) (damaged []string, err error)
+		}); ok {
+			damaged, err := files.Check(ctx)
+			m.heals(name, damaged)
+			if err == nil && len(damaged) > 0 {
+				err = w.catchUp(ctx)
+			}
+			errs = append(errs, err)
+		}
+		if m.Copy != nil && name != Memory { // what is forgotten must not be in a copy
+			errs = append(errs, m.Copy(ctx, name))
+		}
+	}
+	_, err := e.Prune(ctx, unused)
+	err = errors.Join(append(errs, err)...)
+	m.update(func(s *MeaningStatus) {
+		s.Night = ""
+		if err != nil {
+			s.Night = err.Error()
+		}
+	})
+	return err
+}
+
+// heals has damaged vectors made again.
+func (m *mind) heals(collection string, damaged []string) {
+	if len(damaged) == 0 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, path := range damaged {
+		m.mark(collection, path)
+	}
+	m.status.Healed = fmt.Sprintf("the vectors of %s and %d more were damaged on the disk", readably(collection, damaged[0]), len(damaged)-1)
+}
+
+// mended is err without what is healed by itself: damaged vectors, which are made again.
+func (m *mind) mended(collection string, err error) error {
+	if damaged := (*vector.DamagedError)(nil); errors.As(err, &damaged) {
+		m.heals(collection, damaged.Names)
+		return nil
+	}
+	return err
 }
 
 // Embed makes the vectors that are missing, and returns when all are there. It is for commands that do not stay; Run does so by itself.

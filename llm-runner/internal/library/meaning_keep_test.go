@@ -2,7 +2,10 @@ package library
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -144,6 +147,155 @@ func TestNotesThatAreNoLongerWithheldGetVectors(t *testing.T) {
 	hide = true
 	embedNow(t, l)
 	if hits, err := l.Find(t.Context(), Request{Query: "doctor", Limit: 9, Lane: Vector}); err != nil || slices.Contains(paths(hits), "health.md") {
+		t.Errorf("%v, %v", paths(hits), err)
+	}
+}
+
+// damage writes over the first vector in a store's files.
+func damage(t *testing.T, dir, collection string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, collection, "*", "vectors-*"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	f, err := os.OpenFile(files[0], os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteAt([]byte("rotten"), 0)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Damaged vectors are made again from the cache: at the next saving that meets them, and each night.
+func TestDamagedVectorsAreMadeAgain(t *testing.T) {
+	dir, vectors := folder(t, few), t.TempDir()
+	l, c := open(t, at(t, dir)), &concepts{}
+	minded(t, l, c, "concepts", vectors)
+	works := map[string]*work{}
+	pass := func() {
+		t.Helper()
+		if err := l.mind.pass(t.Context(), works); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pass()
+	whole := func(how string) {
+		t.Helper()
+		x := works[Notes].collection.(*vector.Index)
+		damaged, err := x.Check(t.Context())
+		docs, err2 := x.Documents(t.Context())
+		if len(damaged) > 0 || err != nil || err2 != nil || len(docs) != len(few)+1 {
+			t.Errorf("%s: %v damaged, %d there, %v, %v", how, damaged, len(docs), err, err2)
+		}
+		if s := l.Status().Meaning; s.State != MeaningReady || !strings.Contains(s.Sentence(), "damaged on the disk") {
+			t.Errorf("%s: %+v", how, s)
+		}
+		if n := c.asked(); n > 0 {
+			t.Errorf("%s: %d texts were embedded", how, n)
+		}
+	}
+	// So many changes that the next saving compacts.
+	write(t, dir, "much.md", "# Much\n\n"+strings.Repeat(strings.Repeat("Many a word and sentence. ", 40)+"\n\n# More\n\n", 30))
+	syncNow(t, l)
+	pass()
+	c.asked()
+	damage(t, vectors, Notes)
+	x := works[Notes].collection.(*vector.Index)
+	for i := range 2000 {
+		err := x.Replace(t.Context(), vector.Entry{Document: vector.Document{Name: "x", Version: "x"}, Points: []vector.Point{{ID: uint64(1e6 + i), Vector: []float32{1, 1, 1, 1, 1, 1, 1, 1, 1}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.mind.mu.Lock()
+	l.mind.mark(Notes, "x") // which is gone
+	l.mind.mu.Unlock()
+	pass()
+	if live, dead := x.Rows(); dead > live {
+		t.Fatalf("%d of %d rows are dead: nothing was compacted", dead, live+dead)
+	}
+	whole("saving")
+	l.mind.update(func(s *MeaningStatus) { s.Healed = "" })
+	damage(t, vectors, Notes)
+	l.mind.tend()
+	pass()
+	whole("the night")
+}
+
+// Each night the store keeps copies, though not of facts, which may be forgotten, and what nobody uses goes from the cache.
+func TestVectorsAreLookedAfterAtNight(t *testing.T) {
+	l, c := open(t, at(t, folder(t, few))), &concepts{}
+	minded(t, l, c, "concepts", t.TempDir())
+	var copied []string
+	l.mind.Copy = func(_ context.Context, collection string) error {
+		copied = append(copied, collection)
+		return errors.New("the disk is full")
+	}
+	put := func(collection, path, text string) {
+		t.Helper()
+		if err := l.Put(t.Context(), collection, Document{Path: path, Text: []byte(text)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(Web, "page", "The vehicle of the future.\n")
+	put(Memory, "1", "The user plays the guitar.")
+	put(Memory, "2", "The user has a cat.")
+	embedNow(t, l)
+	if len(copied) > 0 {
+		t.Errorf("%v were copied", copied)
+	}
+	count := func() (n int) {
+		t.Helper()
+		if err := l.db.Read().QueryRow(`SELECT count(*) FROM embeddings`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	used := count()
+	err := l.db.Tx(t.Context(), func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(t.Context(), `UPDATE embeddings SET used_day = used_day - 90`) // of what is there still: it is used tonight
+		if err == nil {
+			_, err = tx.ExecContext(t.Context(), `INSERT INTO embeddings (hash, vector, covers, used_day) SELECT 'old', vector, covers, used_day FROM embeddings LIMIT 1`)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.asked()
+	night := func() int {
+		t.Helper()
+		if _, err := l.Reindex(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		embedNow(t, l)
+		return c.asked()
+	}
+	if n := night(); n > 1 { // the one that tells the dimension
+		t.Errorf("%d texts were embedded again, facts among them", n)
+	}
+	if n := count(); n != used && n != used-1 { // the one that tells the dimension is known, and may go
+		t.Errorf("%d vectors are in the cache, %d are used", n, used)
+	}
+	if !slices.Equal(copied, []string{Notes, Web}) {
+		t.Errorf("%v were copied", copied)
+	}
+	if s := l.Status().Meaning; s.State != MeaningReady || !strings.Contains(s.Sentence(), "the disk is full") {
+		t.Errorf("%+v", s)
+	}
+	// A fact that the index does not hold as it is, is indexed again.
+	err = l.db.Tx(t.Context(), func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(t.Context(), `UPDATE library_passages SET body = 'x' WHERE body LIKE '%guitar%'`)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := night(); n != 1 {
+		t.Errorf("%d texts were embedded", n)
+	}
+	if hits, err := l.Find(t.Context(), Request{Query: "guitar", Limit: 9, Lane: Words}); err != nil || len(hits) != 1 || hits[0].Path != "1" {
 		t.Errorf("%v, %v", paths(hits), err)
 	}
 }

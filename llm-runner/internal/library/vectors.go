@@ -47,6 +47,9 @@ func (m *mind) open(ctx context.Context, name string, stamp vector.Stamp, e *emb
 	default:
 		m.update(func(s *MeaningStatus) { s.Serving = before.Stamp().Model })
 	}
+	if x, ok := w.collection.(*vector.Index); ok && x.Healed != "" {
+		m.update(func(s *MeaningStatus) { s.Healed = name + ": " + x.Healed })
+	}
 	have, err := w.collection.Documents(ctx)
 	if err != nil {
 		return nil, err
@@ -188,17 +191,18 @@ func (w *work) catchUp(ctx context.Context) error {
 			return err
 		}
 		if time.Since(w.saved) > saveEvery {
-			w.saved = time.Now()
-			if err := w.collection.Save(ctx); err != nil {
+			if err := w.save(ctx); err != nil {
 				return err
 			}
 		}
 	}
 	if changed {
-		if err := w.collection.Save(ctx); err != nil {
+		if err := w.save(ctx); err != nil {
 			return err
 		}
-		w.saved = time.Now()
+		if len(w.next()) > 0 { // it found damage
+			return w.catchUp(ctx)
+		}
 	}
 	if err := w.gauge(ctx, w.name, w.collection, w.embedder, len(w.have)); err != nil {
 		return err
@@ -207,6 +211,12 @@ func (w *work) catchUp(ctx context.Context) error {
 		return w.serve(ctx)
 	}
 	return nil
+}
+
+// save makes durable what was made, and has what is found damaged made again.
+func (w *work) save(ctx context.Context) error {
+	w.saved = time.Now()
+	return w.mended(w.name, w.collection.Save(ctx))
 }
 
 // next returns the next paths to see to; they stay marked until they are seen to.
@@ -268,7 +278,7 @@ func (w *work) portion(ctx context.Context, paths []string) error {
 			return err
 		}
 		if w.name == Memory {
-			if err := compact(ctx, w.collection); err != nil {
+			if err := w.mended(w.name, compact(ctx, w.collection)); err != nil {
 				return err
 			}
 		}

@@ -104,7 +104,8 @@ type Collection interface {
 	Query(ctx context.Context, q Query) ([]Hit, error)
 	// Documents returns what is there, by name: who compares Version finds what is stale.
 	Documents(ctx context.Context) ([]Document, error)
-	// Save makes what was written survive a power cut. The death of the process it survives anyway.
+	// Save makes what was written survive a power cut. The death of the process it survives anyway. What it finds damaged on its way is a
+	// *DamagedError.
 	Save(ctx context.Context) error
 }
 
