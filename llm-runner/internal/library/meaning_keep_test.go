@@ -4,12 +4,18 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"home.arpa/lab/llm-runner/internal/embed"
+	"home.arpa/lab/llm-runner/internal/fake"
+	"home.arpa/lab/llm-runner/internal/fake/script"
+	"home.arpa/lab/llm-runner/internal/qdrant"
 	"home.arpa/lab/llm-runner/internal/vector"
 )
 
@@ -297,5 +303,38 @@ func TestVectorsAreLookedAfterAtNight(t *testing.T) {
 	}
 	if hits, err := l.Find(t.Context(), Request{Query: "guitar", Limit: 9, Lane: Words}); err != nil || len(hits) != 1 || hits[0].Path != "1" {
 		t.Errorf("%v, %v", paths(hits), err)
+	}
+}
+
+// A filter that many notes pass, all of them farther than a thousand that do not, finds them in a store that cannot be asked for each note.
+func TestAFilterThatManyNotesPassFindsThemInQdrant(t *testing.T) {
+	if testing.Short() {
+		t.Skip("indexes 2,200 notes")
+	}
+	f, err := fake.NewQdrant(script.Script{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(f)
+	defer server.Close()
+	dir := t.TempDir()
+	for i := range 1600 {
+		write(t, dir, fmt.Sprintf("near/%d.md", i), fmt.Sprintf("---\ndate: 2020-01-01\n---\nThe car %d.\n", i))
+	}
+	for i := range 600 {
+		write(t, dir, fmt.Sprintf("far/%d.md", i), fmt.Sprintf("---\ntype: plan\ndate: 2026-03-%02d\n---\nThe vehicle %d and the garden.\n", i%28+1, i))
+	}
+	l, c := open(t, at(t, dir)), &concepts{}
+	e := embed.New(l.db, c, embed.Config{Model: "concepts"})
+	l.Understand(Meaning{Store: qdrant.New(qdrant.Config{URL: server.URL}), Embedder: func(context.Context, vector.Stamp) (*embed.Embedder, error) { return e, nil }})
+	embedNow(t, l)
+	for query, cut := range map[string]bool{"car path:far/": true, "car type:plan": false, "car after:2026": false, "car after:2026-02 before:2026-05": false, "car path:far/ after:2026-03-10": false} {
+		r, err := l.Explain(t.Context(), Request{Query: query, Limit: 30, Lane: Vector})
+		if err != nil || len(r.Hits) != 30 || slices.ContainsFunc(r.Hits, func(h Hit) bool { return !strings.HasPrefix(h.Path, "far/") }) {
+			t.Errorf("%s: %d hits, %v", query, len(r.Hits), err)
+		}
+		if told := slices.ContainsFunc(r.Cut, func(c Cut) bool { return c.Why == byFilter && c.Count >= 1600 }); told != cut {
+			t.Errorf("%s: %+v", query, r.Cut)
+		}
 	}
 }

@@ -28,49 +28,87 @@ var ErrNoModel = errors.New("no model makes vectors")
 // errNoMeaning says that there are no vectors to ask.
 var errNoMeaning = errors.New("nothing has vectors yet: name a model that makes them in library.embed, or give it time")
 
-// nearest returns the n passages of the collections that are nearest to text, best first, of those that keep lets through.
-func (m *mind) nearest(ctx context.Context, text string, f Filter, keep func(passage int64) bool, names []string, n int) ([]near, error) {
+// nearest returns the n passages of the collections that are nearest to text, best first, of those that keep lets through, and how many it
+// met that keep does not.
+func (m *mind) nearest(ctx context.Context, text string, f Filter, keep func(passage int64) bool, names []string, n int) (found []near, cut int, err error) {
 	if m == nil {
-		return nil, errNoMeaning
+		return nil, 0, errNoMeaning
 	}
 	all, err := m.servingAll(ctx, f.Collection)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var found []near
 	for _, s := range all {
 		v, err := m.asked.vector(ctx, s.embedder, text)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		hits, err := s.query(ctx, v, keep, names, n)
+		hits, left, err := s.query(ctx, v, f, keep, names, n)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
+		cut += left
 		for _, h := range hits {
 			found = append(found, near{int64(h.ID), float64(h.Score), s.trust})
 		}
 	}
 	slices.SortFunc(found, func(a, b near) int { return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.id, b.id)) })
-	return found[:min(n, len(found))], nil
+	return found[:min(n, len(found))], cut, nil
 }
 
-// overfetch is how many times as many passages are asked for where a store cannot be told which ones count.
-const overfetch = 10
+// Where a store cannot be told which passages count, so many times as many are asked for, and more and more until enough of them count, up to
+// the last.
+const (
+	overfetch    = 10
+	overfetchMax = 160
+)
+
+// byFilter is why passages are cut that a store gave though the filter leaves them out.
+const byFilter = "near in meaning, but left out by the filter"
 
 // query asks one collection. names are the documents that count, where there are few; nil all do, as far as keep lets them through.
-func (s serving) query(ctx context.Context, v []float32, keep func(int64) bool, names []string, n int) ([]vector.Hit, error) {
+func (s serving) query(ctx context.Context, v []float32, f Filter, keep func(int64) bool, names []string, n int) (hits []vector.Hit, cut int, err error) {
 	q := vector.Query{Vector: v, Limit: n, Filter: vector.Filter{Names: names}}
 	if keep == nil || names != nil {
-		return s.Query(ctx, q)
+		hits, err = s.Query(ctx, q)
+		return hits, 0, err
 	}
 	if x, ok := s.Collection.(*vector.Index); ok {
-		return x.QueryIDs(ctx, q, func(id uint64) bool { return keep(int64(id)) })
+		hits, err = x.QueryIDs(ctx, q, func(id uint64) bool { return keep(int64(id)) })
+		return hits, 0, err
 	}
-	q.Limit = overfetch * n
-	hits, err := s.Query(ctx, q)
-	hits = slices.DeleteFunc(hits, func(h vector.Hit) bool { return !keep(int64(h.ID)) })
-	return hits[:min(n, len(hits))], err
+	q.Filter = f.stored()
+	for more := overfetch; ; more *= 4 {
+		q.Limit = more * n
+		if hits, err = s.Query(ctx, q); err != nil {
+			return nil, 0, err
+		}
+		got := len(hits)
+		hits = slices.DeleteFunc(hits, func(h vector.Hit) bool { return !keep(int64(h.ID)) })
+		if cut = got - len(hits); len(hits) >= n || got < q.Limit || more >= overfetchMax {
+			return hits[:min(n, len(hits))], cut, nil
+		}
+	}
+}
+
+// stored is as much of f as a store of vectors can be told. A tag stands for those below it too, and a path may be any part of one: those
+// are for who knows the notes.
+func (f Filter) stored() (s vector.Filter) {
+	if f.Type != "" {
+		s.Types = []string{f.Type}
+	}
+	s.After, s.Before = dayOf(f.After), dayOf(f.Before)
+	return s
+}
+
+// dayOf returns the first day of YYYY, YYYY-MM or YYYY-MM-DD; the zero time where that is none.
+func dayOf(date string) time.Time {
+	for _, layout := range []string{"2006", "2006-01", time.DateOnly} {
+		if t, err := time.Parse(layout, date); err == nil {
+			return t
+		}
+	}
+	return time.Time{}
 }
 
 // servingAll returns the collections that answer; "" all of them.
