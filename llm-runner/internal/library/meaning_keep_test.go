@@ -10,11 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 
 	"home.arpa/lab/llm-runner/internal/embed"
 	"home.arpa/lab/llm-runner/internal/fake"
 	"home.arpa/lab/llm-runner/internal/fake/script"
+	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/qdrant"
 	"home.arpa/lab/llm-runner/internal/vector"
 )
@@ -337,4 +340,85 @@ func TestAFilterThatManyNotesPassFindsThemInQdrant(t *testing.T) {
 			t.Errorf("%s: %+v", query, r.Cut)
 		}
 	}
+}
+
+// slow is a model that answers when it is told to.
+type slow struct {
+	mu      sync.Mutex
+	running map[string]bool
+	most    int
+	answer  chan struct{}
+}
+
+func (s *slow) Embed(ctx context.Context, r llm.EmbedRequest) (out llm.Embeddings, err error) {
+	s.mu.Lock()
+	s.running[r.Texts[0]] = true
+	s.most = max(s.most, len(s.running))
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.running, r.Texts[0])
+	}()
+	select {
+	case <-s.answer:
+		return llm.Embeddings{Vectors: [][]float32{{1, 0}}}, nil
+	case <-ctx.Done():
+		return out, ctx.Err()
+	}
+}
+
+// Who types leaves a question behind with each letter: the last one goes on, the others end.
+func TestOfQuestionsThatNobodyWaitsForOneGoesOn(t *testing.T) {
+	l := open(t, at(t, folder(t, few)))
+	synctest.Test(t, func(t *testing.T) {
+		s := &slow{running: map[string]bool{}, answer: make(chan struct{})}
+		e := embed.New(l.db, s, embed.Config{Model: "slow"})
+		var q questions
+		const typed = "gardening in autumn"
+		for i := range typed {
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error)
+			go func() {
+				_, err := q.vector(ctx, e, typed[:i+1])
+				ended <- err
+			}()
+			synctest.Wait()
+			cancel()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+			synctest.Wait()
+		}
+		if s.most > 2 || len(s.running) != 1 || !s.running[typed] {
+			t.Errorf("%d at once, in the end %v", s.most, s.running)
+		}
+		// Two who ask it, one of whom goes: the other has it, and so has the next.
+		first, cancel := context.WithCancel(t.Context())
+		answers := make(chan error, 2)
+		for _, ctx := range []context.Context{first, t.Context()} {
+			go func() {
+				v, err := q.vector(ctx, e, typed)
+				if err == nil && len(v) != 2 {
+					err = fmt.Errorf("a vector of %d", len(v))
+				}
+				answers <- err
+			}()
+		}
+		synctest.Wait()
+		cancel()
+		if err := <-answers; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		close(s.answer)
+		if err := <-answers; err != nil {
+			t.Error(err)
+		}
+		if v, err := q.vector(t.Context(), e, typed); len(v) != 2 || err != nil {
+			t.Error(v, err)
+		}
+		if len(q.all) != len(q.order) || len(q.all) != 1 || q.left != nil {
+			t.Errorf("%v are remembered, in the order %v", q.all, q.order)
+		}
+	})
 }

@@ -155,16 +155,20 @@ type questions struct {
 	mu    sync.Mutex
 	all   map[string]*asking
 	order []string
+	left  *asking // the one under way that nobody waits for; nil: none is
 }
 
 type asking struct {
+	key    string
 	done   chan struct{}
+	cancel context.CancelFunc
+	waits  int // who waits for it
 	vector []float32
 	err    error
 }
 
-// Bounds of what is remembered and of what runs at once, and for how long a question goes on that nobody waits for any more: then the next
-// one who asks the same has it.
+// Bounds of what is remembered, and for how long a question goes on that nobody waits for any more: then the next one who asks the same
+// has it. Of those there is one, the last: who types leaves one behind with each letter.
 const (
 	maxQuestions = 128
 	maxQuestion  = 2000 // bytes
@@ -173,42 +177,86 @@ const (
 
 // vector returns the vector of a question. Where ctx ends first, the question goes on for whoever asks it again.
 func (q *questions) vector(ctx context.Context, e *embed.Embedder, text string) ([]float32, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if len(text) > maxQuestion {
 		text = strings.ToValidUTF8(text[:maxQuestion], "")
 	}
-	key := fmt.Sprintf("%p %s", e, text)
-	q.mu.Lock()
-	a := q.all[key]
-	if a == nil {
-		a = &asking{done: make(chan struct{})}
-		if q.all == nil {
-			q.all = map[string]*asking{}
-		}
-		q.all[key] = a
-		if q.order = append(q.order, key); len(q.order) > maxQuestions {
-			delete(q.all, q.order[0])
-			q.order = q.order[1:]
-		}
-		go func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), longQuestion)
-			defer cancel()
-			v, err := e.Query(ctx, text)
-			a.vector, a.err = v.Values, err
-			if err != nil { // the next one tries again
-				q.mu.Lock()
-				if q.all[key] == a {
-					delete(q.all, key)
-				}
-				q.mu.Unlock()
-			}
-			close(a.done)
-		}()
-	}
-	q.mu.Unlock()
+	a := q.join(ctx, e, text)
+	defer q.leave(a)
 	select {
 	case <-a.done:
 		return a.vector, a.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// join waits for a question together with others who ask it, or begins it.
+func (q *questions) join(ctx context.Context, e *embed.Embedder, text string) *asking {
+	key := fmt.Sprintf("%p %s", e, text)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	a := q.all[key]
+	if a != nil {
+		a.waits++
+		if q.left == a {
+			q.left = nil
+		}
+		return a
+	}
+	a = &asking{key: key, done: make(chan struct{}), waits: 1}
+	ctx, a.cancel = context.WithTimeout(context.WithoutCancel(ctx), longQuestion)
+	if q.all == nil {
+		q.all = map[string]*asking{}
+	}
+	q.all[key] = a
+	if q.order = append(q.order, key); len(q.order) > maxQuestions {
+		delete(q.all, q.order[0])
+		q.order = q.order[1:]
+	}
+	go func() {
+		defer a.cancel()
+		v, err := e.Query(ctx, text)
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		a.vector, a.err = v.Values, err
+		if err != nil { // the next one tries again
+			q.drop(a)
+		}
+		if q.left == a {
+			q.left = nil
+		}
+		close(a.done)
+	}()
+	return a
+}
+
+// drop forgets a question. The caller holds mu.
+func (q *questions) drop(a *asking) {
+	if q.all[a.key] == a {
+		delete(q.all, a.key)
+		q.order = slices.DeleteFunc(q.order, func(key string) bool { return key == a.key })
+	}
+}
+
+// leave waits no longer. A question that nobody waits for ends the one that was left before it.
+func (q *questions) leave(a *asking) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	a.waits--
+	select {
+	case <-a.done:
+		return
+	default:
+	}
+	if a.waits > 0 {
+		return
+	}
+	if before := q.left; before != nil {
+		q.drop(before)
+		before.cancel()
+	}
+	q.left = a
 }
