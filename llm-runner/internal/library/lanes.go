@@ -64,7 +64,7 @@ func (s *search) ask(ctx context.Context, lane, text string, f Filter) func() an
 		began := time.Now()
 		cancel := func() {}
 		if lane == "" {
-			ctx, cancel = context.WithTimeout(ctx, patience)
+			ctx, cancel = context.WithTimeout(ctx, s.lib.patience)
 		}
 		defer cancel()
 		names, err := s.names(ctx)
@@ -77,7 +77,7 @@ func (s *search) ask(ctx context.Context, lane, text string, f Filter) func() an
 		if err != nil {
 			a.lane.Says = err.Error()
 			if errors.Is(err, context.DeadlineExceeded) {
-				a.lane.Says = fmt.Sprintf("the model did not answer within %s; asked again, it may", patience)
+				a.lane.Says = fmt.Sprintf("the model did not answer within %s; asked again, it may", s.lib.patience)
 			}
 		}
 		done <- a
