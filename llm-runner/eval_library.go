@@ -50,7 +50,7 @@ func understand(ctx context.Context, l *library.Library, d *db.DB, dir string) e
 		return fmt.Errorf("%w; name a server with OpenAI's POST /embeddings in $EVAL_EMBED_URL, such as http://127.0.0.1:8081/v1 ($EVAL_EMBED_MODEL and $EVAL_EMBED_KEY "+
 			"name its model and its key), or start Ollama with %s", err, defaultEmbedder)
 	}
-	l.Understand(library.Meaning{Store: vector.NewLocal(dir), Embedder: func(context.Context, string) (*embed.Embedder, error) { return e, nil }})
+	l.Understand(library.Meaning{Store: vector.NewLocal(dir), Embedder: func(context.Context, vector.Stamp) (*embed.Embedder, error) { return e, nil }})
 	return nil
 }
 

@@ -136,6 +136,9 @@ func (c *call) printLibrary(s libraryState, asJSON bool) error {
 	}
 	fmt.Fprintln(c.stdout, s.Sentence())
 	fmt.Fprintln(c.stdout, s.Meaning.Sentence())
+	if missing := s.Meaning.Missing(); missing != "" {
+		fmt.Fprintln(c.stdout, missing)
+	}
 	if s.Error != "" {
 		fmt.Fprintf(c.stdout, "the last look failed: %s\n", s.Error)
 	}

@@ -35,7 +35,7 @@ func crashLibrary(t *testing.T, dir string) (l *Library, done func()) {
 	}
 	store := vector.NewLocal(filepath.Join(dir, "vectors"))
 	e := embed.New(d, &concepts{}, embed.Config{Model: "concepts"})
-	l.Understand(Meaning{Store: store, Embedder: func(context.Context, string) (*embed.Embedder, error) { return e, nil }})
+	l.Understand(Meaning{Store: store, Embedder: func(context.Context, vector.Stamp) (*embed.Embedder, error) { return e, nil }})
 	return l, func() {
 		store.Close()
 		d.Close()
