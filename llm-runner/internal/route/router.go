@@ -122,7 +122,10 @@ func (r *Router) Turn(provider, model string, bytes, ahead int) time.Time {
 // Lane is the provider that would answer a request now, or that it would wait for; "" where there is none.
 func (r *Router) Lane(req llm.Request) string {
 	d := r.Decide(Ask{Model: req.Model, Project: req.Project, Requires: req.Requires})
-	if len(d.Targets) == 0 {
+	switch {
+	case d.Hold != nil:
+		return d.Hold.Target.Provider
+	case len(d.Targets) == 0:
 		return ""
 	}
 	return d.Targets[0].Provider
@@ -216,31 +219,76 @@ func (a *Attempt) Learn(limits []llm.Limit) {
 
 // Do decides and calls try for one target after another, until one has begun to answer or cannot be replaced. A target that
 // had a hiccup is tried once more, where somebody waits for the answer. Around each call stand: a place in the provider's line, room taken from its rate limits, a ledger row on disk before, its completion after. Errors of kind
-// Quota, Overload and Unavailable before the first byte come back as *llm.BusyError unless a named fallback answers.
+// Quota, Overload and Unavailable before the first byte come back as *llm.BusyError unless a named fallback answers; of several,
+// the one that ends first. What a fallback fails at is not the last word while another target only has to be waited for.
 func (r *Router) Do(ctx context.Context, ask Ask, purpose string, try func(context.Context, *Attempt) error) error {
 	d := r.Decide(ask)
 	if d.Hold != nil {
 		if ask.Requires != "" && r.member[ask.Requires] == nil { // waiting would not help
 			return &llm.Error{Kind: llm.BadRequest, Model: ask.Model, Message: fmt.Sprintf("there is no provider %q to require; see llm-runner models", ask.Requires)}
 		}
-		return busy(d)
+		return busy(*d.Hold)
 	}
-	var err error
+	o := outcome{}
+	for _, h := range d.passed {
+		o.add(busy(h))
+	}
 	for i, target := range d.Targets {
 		if i > 0 {
-			d.Rule, d.Why = RuleFallback, fmt.Sprintf("%s; %v, so its fallback %s answers", d.Why, err, target)
+			d.Rule, d.Why = RuleFallback, fmt.Sprintf("%s; %v, so its fallback %s answers", d.Why, o.last, target)
 		}
 		a := &Attempt{Decision: d, Target: target, router: r}
-		err = r.attempt(ctx, a, ask, purpose, try)
+		err := r.attempt(ctx, a, ask, purpose, try)
 		if waitedFor[purpose] && !a.started && hiccup(err) && aMoment(ctx) {
 			a = &Attempt{Decision: d, Target: target, router: r}
 			err = r.attempt(ctx, a, ask, purpose, try)
 		}
-		if err == nil || a.started || !replaceable(err) {
+		if err == nil || a.started || llm.KindOf(err) == llm.Cancelled || d.Rule != RuleFallback && !replaceable(err) {
 			return err
 		}
+		o.add(err)
 	}
-	return err
+	return o.err()
+}
+
+// An outcome is what became of the targets of one request, none of which has answered.
+type outcome struct {
+	hold  *llm.BusyError // that ends first; nil: waiting for nobody would help
+	fault *llm.BusyError // the first that is no hold: it failed, and may not the next time
+	other error          // that is told where there is neither
+	last  error
+}
+
+func (o *outcome) add(err error) {
+	var b *llm.BusyError
+	switch o.last = err; {
+	case !errors.As(err, &b):
+		o.other = err
+	case b.Kind == llm.Unavailable && b.Err != nil:
+		if o.fault == nil {
+			o.fault = b
+		}
+	case o.hold == nil || !b.Until.IsZero() && (o.hold.Until.IsZero() || b.Until.Before(o.hold.Until)):
+		o.hold = b
+	}
+}
+
+func (o *outcome) err() error {
+	switch {
+	case o.hold == nil && o.fault == nil:
+		return o.other
+	case o.hold == nil:
+		return o.fault
+	}
+	h := *o.hold
+	h.Broken = o.fault != nil
+	switch {
+	case o.fault != nil:
+		h.Reason += "; " + o.fault.Reason
+	case o.other != nil:
+		h.Reason += "; " + o.other.Error()
+	}
+	return &h
 }
 
 // replaceable says that another model may do what this one cannot do now, or can never do.
@@ -282,13 +330,10 @@ func aMoment(ctx context.Context) bool {
 	}
 }
 
-func busy(d Decision) error {
-	b := &llm.BusyError{Reason: d.Hold.Reason, Kind: d.Hold.Kind, Dimension: d.Hold.Dimension}
-	if d.Hold.Until != nil {
-		b.Until = *d.Hold.Until
-	}
-	if len(d.Targets) > 0 {
-		b.Provider, b.Model = d.Targets[0].Provider, d.Targets[0].Model
+func busy(h Hold) *llm.BusyError {
+	b := &llm.BusyError{Provider: h.Target.Provider, Model: h.Target.Model, Reason: h.Reason, Kind: h.Kind, Dimension: h.Dimension}
+	if h.Until != nil {
+		b.Until = *h.Until
 	}
 	return b
 }
@@ -401,7 +446,7 @@ func (r *Router) conclude(ctx context.Context, m *member, a *Attempt, err error)
 	case e != nil && !a.started && e.Kind == llm.Unavailable:
 		end.Outcome = usage.Failed
 		m.heard(err)
-		err = &llm.BusyError{Provider: m.Name, Model: a.Target.Model, Kind: e.Kind, Reason: e.Error(), Err: e}
+		err = &llm.BusyError{Provider: m.Name, Model: a.Target.Model, Kind: e.Kind, Until: e.Until, Reason: e.Error(), Err: e}
 	default:
 		end.Outcome = usage.Failed
 		if e != nil && (e.Kind == llm.Auth || e.Kind == llm.Spend || e.Kind == llm.Unavailable) {
