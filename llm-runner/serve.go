@@ -90,7 +90,7 @@ func (c *call) serve(ctx context.Context, config *Config, log *slog.Logger) erro
 		}
 	})
 	defer closeWork()
-	chats, err := chat.New(ctx, a.db, a.asker, chat.Config{Cost: config.Prices.Cost, Recall: a.recall, Deleted: a.deleted, Engine: work, Traces: a.traces, Log: log})
+	chats, err := chat.New(ctx, a.db, a.asker, chat.Config{Cost: config.Prices.Cost, Recall: a.recall, Lane: a.router.Lane, Deleted: a.deleted, Engine: work, Traces: a.traces, Log: log})
 	if err != nil {
 		return err
 	}

@@ -152,6 +152,18 @@ func TestAHeldTurnGoesOnWhenItsMachineIsBack(t *testing.T) {
 	if still, err := s.Turn(t.Context(), other.ID); err != nil || still.State != Held || !still.Due || len(p.asked) != 0 {
 		t.Errorf("%+v, %v, %d asked", still, err, len(p.asked))
 	}
+	turn := send(t, s, 0, 0, "for davas, or until groq has room") // as its fallback
+	w = watch(t, s, turn.ID)
+	p.next(t).say <- error(&llm.BusyError{Provider: "groq", Reason: "used up", Until: time.Now().Add(time.Hour)})
+	w.until(t, Held)
+	s.config.Lane = func(llm.Request) string { return "davas" }
+	if err := s.Back(t.Context(), "davas"); err != nil {
+		t.Fatal(err)
+	}
+	x = p.next(t)
+	x.text("back")
+	x.done()
+	w.end(t, "back")
 }
 
 // Between the end of a held turn on disk and the moment in which its process has let go of it, it may be asked again.
