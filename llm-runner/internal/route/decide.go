@@ -44,6 +44,9 @@ type Ask struct {
 	// Cost is what the request is expected to use of rate limits; the zero value is one request of unknown size. It does
 	// not change who answers.
 	Cost quota.Cost
+	// Wait is how long the caller waits for an answer to begin, as far as it is known; 0: not at all. It does not change who is decided on,
+	// see Do.
+	Wait time.Duration
 }
 
 // A Readiness says whether a target can answer now, and if not, why and until when (zero: nobody knows).

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
@@ -120,5 +121,43 @@ func TestAFaultThatNamesATimeKeepsIt(t *testing.T) {
 	var busy *llm.BusyError
 	if !errors.As(err, &busy) || !busy.Until.Equal(until) {
 		t.Errorf("%#v", err)
+	}
+}
+
+// A fallback is for a limit that is used up, not for one that has room again in two seconds: whoever waits for an answer gets it from
+// the model that it asked for, whether the refusal came to it or to another one before.
+func TestAMomentIsWaitedForBeforeAFallbackAnswers(t *testing.T) {
+	for _, x := range []struct {
+		purpose string
+		wait    time.Duration // until there is room
+		silent  bool          // the provider does not say how long
+		first   string        // who answers the first, and who the second that comes at once
+		second  string
+	}{
+		{"chat", 2 * time.Second, false, "gemini", "gemini"},
+		{"chat", 4 * time.Second, false, "home", "home"},
+		{"chat", 0, true, "home", "gemini"}, // by a guess of two seconds
+		{"job", 2 * time.Second, false, "home", "home"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			refusal := &llm.Error{Kind: llm.Quota, Message: "used up"}
+			gemini := &answers{err: refusal}
+			h := newHouse(t, Table{Models: map[string]Entry{"big": {Target: Target{"gemini", "flash"}, Fallback: "home"}, "home": {Target: Target{"home", "small"}}}},
+				Member{Name: "gemini", Cloud: true, Provider: gemini}, Member{Name: "home", Provider: says("home")})
+			began := time.Now()
+			if !x.silent {
+				refusal.Until = began.Add(x.wait)
+			}
+			time.AfterFunc(time.Second, func() { gemini.events, gemini.err = says("gemini").events, nil })
+			for _, want := range []string{x.first, x.second} {
+				a, err := llm.Collect(h.Stream(t.Context(), llm.Request{Model: "big", Purpose: x.purpose}))
+				if err != nil || a.Message.Text() != want {
+					t.Errorf("%+v: %+v, %v, want %s", x, a.Route, err, want)
+				}
+			}
+			if took := time.Since(began); took > moment {
+				t.Errorf("%+v: it took %s", x, took)
+			}
+		})
 	}
 }

@@ -220,9 +220,14 @@ func (a *Attempt) Learn(limits []llm.Limit) {
 // Do decides and calls try for one target after another, until one has begun to answer or cannot be replaced. A target that
 // had a hiccup is tried once more, where somebody waits for the answer. Around each call stand: a place in the provider's line, room taken from its rate limits, a ledger row on disk before, its completion after. Errors of kind
 // Quota, Overload and Unavailable before the first byte come back as *llm.BusyError unless a named fallback answers; of several,
-// the one that ends first. What a fallback fails at is not the last word while another target only has to be waited for.
+// the one that ends first. What a fallback fails at is not the last word while another target only has to be waited for. A
+// fallback does not answer for a target whose limit has room again within a moment that the caller waits for.
 func (r *Router) Do(ctx context.Context, ask Ask, purpose string, try func(context.Context, *Attempt) error) error {
 	d := r.Decide(ask)
+	waited := d.Hold == nil && d.Rule == RuleFallback && d.passed[0].Until != nil && roomSoon(ctx, ask, d.passed[0].Kind, *d.passed[0].Until)
+	if waited {
+		d = r.Decide(ask)
+	}
 	if d.Hold != nil {
 		if ask.Requires != "" && r.member[ask.Requires] == nil { // waiting would not help
 			return &llm.Error{Kind: llm.BadRequest, Model: ask.Model, Message: fmt.Sprintf("there is no provider %q to require; see llm-runner models", ask.Requires)}
@@ -239,7 +244,11 @@ func (r *Router) Do(ctx context.Context, ask Ask, purpose string, try func(conte
 		}
 		a := &Attempt{Decision: d, Target: target, router: r}
 		err := r.attempt(ctx, a, ask, purpose, try)
-		if waitedFor[purpose] && !a.started && hiccup(err) && aMoment(ctx) {
+		again := waitedFor[purpose] && hiccup(err) && !a.started && aMoment(ctx)
+		if !again && !waited && d.Rule != RuleFallback && len(d.Targets) > 1 && !a.started {
+			again = roomSoon(ctx, ask, llm.KindOf(err), told(err))
+		}
+		if again {
 			a = &Attempt{Decision: d, Target: target, router: r}
 			err = r.attempt(ctx, a, ask, purpose, try)
 		}
@@ -330,6 +339,35 @@ func aMoment(ctx context.Context) bool {
 	}
 }
 
+// moment is within what time the limit of a row's own target has to have room again, lest its fallback answers at once.
+const moment = 3 * time.Second
+
+// roomSoon waits until a limit has room again where that is within a moment and within the caller's wait; false where it is not.
+func roomSoon(ctx context.Context, ask Ask, kind llm.Kind, until time.Time) bool {
+	wait := time.Until(until)
+	if kind != llm.Quota || until.IsZero() || wait > min(ask.Wait, moment) {
+		return false
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// told is until when a target is busy, where that is known; zero where it is a guess, or it is not busy.
+func told(err error) time.Time {
+	var b *llm.BusyError
+	var e *llm.Error
+	if !errors.As(err, &b) || errors.As(b.Err, &e) && e.Until.IsZero() {
+		return time.Time{}
+	}
+	return b.Until
+}
+
 func busy(h Hold) *llm.BusyError {
 	b := &llm.BusyError{Provider: h.Target.Provider, Model: h.Target.Model, Reason: h.Reason, Kind: h.Kind, Dimension: h.Dimension}
 	if h.Until != nil {
@@ -413,8 +451,19 @@ func (r *Router) conclude(ctx context.Context, m *member, a *Attempt, err error)
 		defer a.report(answered)
 	}
 	refused := e != nil && !a.started && (e.Kind == llm.Quota || e.Kind == llm.Overload) && ctx.Err() == nil
+	oversized := false
+	if refused && e.Kind == llm.Quota {
+		var l llm.Limit
+		if l, oversized = a.room.Oversized(e.Limits); oversized { // however long it waits
+			e = &llm.Error{Kind: llm.BadRequest, Provider: m.Name, Model: a.Target.Model, Status: e.Status, TooLong: true, Err: err,
+				Message: fmt.Sprintf("the request asks for more at once than the whole limit of %d %s; no wait makes room for it: shorten it, or give its row a fallback", l.Max.Or(0), l.Dimension)}
+			err, end.Err, refused = e, e, false
+		}
+	}
 	var until time.Time
 	switch {
+	case oversized:
+		a.room.Release(time.Now())
 	case refused:
 		until = a.room.Refused(e, time.Now())
 	case e != nil && !a.started && uncounted(e.Kind):
@@ -475,6 +524,9 @@ func uncounted(k llm.Kind) bool {
 func (r *Router) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
 	return func(yield func(llm.Event, error) bool) {
 		ask := Ask{Model: req.Model, Project: req.Project, Requires: req.Requires, Cost: costOf(&req)}
+		if waitedFor[req.Purpose] {
+			ask.Wait = moment
+		}
 		stopped := false
 		err := r.Do(ctx, ask, req.Purpose, func(ctx context.Context, a *Attempt) error {
 			upstream := req
