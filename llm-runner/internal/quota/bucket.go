@@ -21,6 +21,8 @@ type bucket struct {
 	most   int64
 	left   llm.Count // as it was told, where most is not known
 
+	configured llm.Count // most, as the operator said last
+
 	used   float64
 	uses   []use // Rolling: what makes up used, oldest first
 	at     int64 // when used was last brought up to date
