@@ -58,10 +58,11 @@ type Room struct {
 	Until     time.Time // UTC, never zero when not OK
 }
 
-// A Standing is a limit as it is now, and when it is used up if use goes on as it did of late; nil where it is not, or
-// where room comes back first.
+// A Standing is a limit as it is now: how much of it is used, unknown where its size is, and when it is used up if use goes on as
+// it did of late; nil where it is not, or where room comes back first.
 type Standing struct {
 	llm.Limit
+	Used        llm.Count  `json:"used"`
 	ExhaustedAt *time.Time `json:"exhausted_at"`
 }
 

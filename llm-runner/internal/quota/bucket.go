@@ -410,7 +410,8 @@ func (b *bucket) standing(t int64, now time.Time) Standing {
 	wall := func(at int64) time.Time { return now.Add(time.Duration(at - t)).UTC() }
 	if b.known {
 		s.Max = llm.Known(b.most)
-		s.Remaining = llm.Known(min(max(b.most-int64(math.Ceil(b.used-1e-6)), 0), b.most))
+		s.Used = llm.Known(min(max(int64(math.Ceil(b.used-1e-6)), 0), b.most))
+		s.Remaining = llm.Known(b.most - s.Used.Or(0))
 	} else if b.closed == 0 && b.left.Or(1) == 0 {
 		s.Remaining = llm.Count{} // it has come back, nobody knows how much
 	}
