@@ -115,6 +115,12 @@ func (s *Service) Back(ctx context.Context, provider string) error {
 	return nil
 }
 
+// Waits says whether a turn that goes on by itself is held for a provider.
+func (s *Service) Waits(ctx context.Context, provider string) (bool, error) {
+	all, err := dueTurns(ctx, s.db.Read())
+	return slices.ContainsFunc(all, func(t Turn) bool { return t.State == Held && t.Route.Provider == provider }), err
+}
+
 // Decided has the turn go on that is held because a person had to decide about a call of its run (see Turn.RunName).
 func (s *Service) Decided(ctx context.Context, run string) error {
 	number, ok := strings.CutPrefix(run, "turn-")

@@ -431,3 +431,31 @@ func TestADeletedConversationIsNotAskedAgain(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Who waits for a limit is told of, with the limit, and is found again as long as it waits.
+func TestWhatATurnIsHeldForIsTold(t *testing.T) {
+	s, p, _, _ := durable(t, filepath.Join(t.TempDir(), db.Name))
+	told := make(chan *llm.BusyError, 10)
+	s.config.Busy = func(b *llm.BusyError) { told <- b }
+	w := watch(t, s, send(t, s, 0, 0, "q").ID)
+	p.next(t).say <- error(&llm.BusyError{Provider: "groq", Kind: llm.Quota, Dimension: llm.RequestsPerDay, Reason: "used up", Until: time.Now().Add(time.Hour)})
+	w.until(t, Held)
+	if b := <-told; b.Provider != "groq" || b.Dimension != llm.RequestsPerDay {
+		t.Errorf("%+v", b)
+	}
+	for provider, want := range map[string]bool{"groq": true, "davas": false} {
+		if waits, err := s.Waits(t.Context(), provider); err != nil || waits != want {
+			t.Errorf("%s: %t, %v", provider, waits, err)
+		}
+	}
+	if err := s.Back(t.Context(), "groq"); err != nil {
+		t.Fatal(err)
+	}
+	x := p.next(t)
+	x.text("now")
+	x.done()
+	w.end(t, "now")
+	if waits, err := s.Waits(t.Context(), "groq"); err != nil || waits {
+		t.Errorf("%t, %v", waits, err)
+	}
+}
