@@ -91,7 +91,7 @@ func (c *call) serve(ctx context.Context, config *Config, log *slog.Logger) erro
 		}
 	})
 	defer closeWork()
-	chats, err := chat.New(ctx, a.db, a.asker, chat.Config{Cost: config.Prices.Cost, Recall: a.recall, Deleted: a.deleted, Engine: work, Traces: a.traces, Log: log})
+	chats, err := chat.New(ctx, a.db, a.asker, chat.Config{Cost: config.Prices.Cost, Recall: a.recall, Lane: a.router.Lane, Busy: a.busy, Deleted: a.deleted, Engine: work, Traces: a.traces, Log: log})
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (c *call) serve(ctx context.Context, config *Config, log *slog.Logger) erro
 		return err
 	}
 
-	a.alerts.SetHeld(queue.Held)
+	a.alerts.SetHeld(heldFor(queue, chats))
 	parts := []func(context.Context) error{a.servers.Run, a.router.Run, a.library.Run, a.alerts.Run, a.watchDisk, work.Run, queue.Run, projects.Run, a.memory.Run, agents.Run,
 		func(ctx context.Context) error { return a.goOn(ctx, wanted(queue, chats)) },
 		func(ctx context.Context) error { return a.sweep(ctx, callers(queue, chats, agents)) },

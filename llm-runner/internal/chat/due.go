@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/engine"
+	"home.arpa/lab/llm-runner/internal/llm"
 )
 
 // A turn that is due is asked again by itself: one that was held when there is room or its machine is back, one that a dead
@@ -84,7 +85,7 @@ func (s *Service) schedule(ctx context.Context, all ...Turn) {
 
 // scheduleAll schedules every turn that is due.
 func (s *Service) scheduleAll(ctx context.Context) {
-	all, err := dueTurns(ctx, s.db.Read(), "")
+	all, err := dueTurns(ctx, s.db.Read())
 	if err != nil {
 		s.log.Warn("read turns that wait", "error", err)
 		s.missed.Store(true)
@@ -93,21 +94,31 @@ func (s *Service) scheduleAll(ctx context.Context) {
 	s.schedule(ctx, all...)
 }
 
-// Back has the turns go on that are held for a provider that has come back, a little apart.
+// Back has the turns go on that are held for a provider that has come back, or until its fallback has room, a little apart.
 func (s *Service) Back(ctx context.Context, provider string) error {
 	if s.config.Engine == nil {
 		return nil
 	}
-	all, err := dueTurns(ctx, s.db.Read(), provider)
+	all, err := dueTurns(ctx, s.db.Read())
 	if err != nil {
 		return err
 	}
+	all = slices.DeleteFunc(all, func(t Turn) bool {
+		return t.State != Held || t.Route.Provider != provider && (t.RetryAt.IsZero() || s.config.Lane == nil ||
+			s.config.Lane(llm.Request{Model: t.Asked, Project: t.Project}) != provider)
+	})
 	for i, t := range all {
 		if err := s.config.Engine.Wake(t.taskID(), time.Now().Add(time.Duration(i)*apart)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Waits says whether a turn that goes on by itself is held for a provider.
+func (s *Service) Waits(ctx context.Context, provider string) (bool, error) {
+	all, err := dueTurns(ctx, s.db.Read())
+	return slices.ContainsFunc(all, func(t Turn) bool { return t.State == Held && t.Route.Provider == provider }), err
 }
 
 // Decided has the turn go on that is held because a person had to decide about a call of its run (see Turn.RunName).

@@ -152,6 +152,18 @@ func TestAHeldTurnGoesOnWhenItsMachineIsBack(t *testing.T) {
 	if still, err := s.Turn(t.Context(), other.ID); err != nil || still.State != Held || !still.Due || len(p.asked) != 0 {
 		t.Errorf("%+v, %v, %d asked", still, err, len(p.asked))
 	}
+	turn := send(t, s, 0, 0, "for davas, or until groq has room") // as its fallback
+	w = watch(t, s, turn.ID)
+	p.next(t).say <- error(&llm.BusyError{Provider: "groq", Reason: "used up", Until: time.Now().Add(time.Hour)})
+	w.until(t, Held)
+	s.config.Lane = func(llm.Request) string { return "davas" }
+	if err := s.Back(t.Context(), "davas"); err != nil {
+		t.Fatal(err)
+	}
+	x = p.next(t)
+	x.text("back")
+	x.done()
+	w.end(t, "back")
 }
 
 // Between the end of a held turn on disk and the moment in which its process has let go of it, it may be asked again.
@@ -417,5 +429,33 @@ func TestADeletedConversationIsNotAskedAgain(t *testing.T) {
 	w.end(t, ErrNotFound.Error())
 	if _, err := s.resume(t.Context(), turn.ID, held.Seq); !errors.Is(err, ErrNotFound) {
 		t.Error(err)
+	}
+}
+
+// Who waits for a limit is told of, with the limit, and is found again as long as it waits.
+func TestWhatATurnIsHeldForIsTold(t *testing.T) {
+	s, p, _, _ := durable(t, filepath.Join(t.TempDir(), db.Name))
+	told := make(chan *llm.BusyError, 10)
+	s.config.Busy = func(b *llm.BusyError) { told <- b }
+	w := watch(t, s, send(t, s, 0, 0, "q").ID)
+	p.next(t).say <- error(&llm.BusyError{Provider: "groq", Kind: llm.Quota, Dimension: llm.RequestsPerDay, Reason: "used up", Until: time.Now().Add(time.Hour)})
+	w.until(t, Held)
+	if b := <-told; b.Provider != "groq" || b.Dimension != llm.RequestsPerDay {
+		t.Errorf("%+v", b)
+	}
+	for provider, want := range map[string]bool{"groq": true, "davas": false} {
+		if waits, err := s.Waits(t.Context(), provider); err != nil || waits != want {
+			t.Errorf("%s: %t, %v", provider, waits, err)
+		}
+	}
+	if err := s.Back(t.Context(), "groq"); err != nil {
+		t.Fatal(err)
+	}
+	x := p.next(t)
+	x.text("now")
+	x.done()
+	w.end(t, "now")
+	if waits, err := s.Waits(t.Context(), "groq"); err != nil || waits {
+		t.Errorf("%t, %v", waits, err)
 	}
 }

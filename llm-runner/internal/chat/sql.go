@@ -393,8 +393,8 @@ func lockedTurn(ctx context.Context, d *db.DB, tx *transaction, id int64) (Turn,
 	return oneTurn(ctx, tx, id)
 }
 
-// dueTurns lists the turns that are due, oldest first; with a provider those that are held for it.
-func dueTurns(ctx context.Context, q querier, provider string) ([]Turn, error) {
+// dueTurns lists the turns that are due, oldest first.
+func dueTurns(ctx context.Context, q querier) ([]Turn, error) {
 	return collect(q, func(row interface{ Scan(...any) error }) (Turn, error) {
 		var r turnRow
 		var chat int64
@@ -403,7 +403,7 @@ func dueTurns(ctx context.Context, q querier, provider string) ([]Turn, error) {
 		}
 		return *r.turn(chat), nil
 	}, ctx, `SELECT `+turnColumns+`, m.chat FROM turns t JOIN messages m ON m.id = t.id
-		WHERE t.due AND (? = '' OR t.state = 'held' AND t.provider = ?) ORDER BY t.id`, provider, provider)
+		WHERE t.due ORDER BY t.id`)
 }
 
 // turnsOfRun lists the turns of a run; where, "" or a condition that ends in AND, says which.

@@ -328,7 +328,11 @@ func (s *Service) conclude(ctx context.Context, id int64, run int, err error) er
 			return s.finish(ctx, tx, j, Failed, j.Reason)
 		}
 		j.Reason = fmt.Sprintf("attempt %d of %d: %s", j.Attempts, j.MaxAttempts, j.Reason)
-		return s.hold(ctx, tx, j, now.Add(backoff(s.config.Backoff, j.Attempts)), j.Reason)
+		again := now.Add(backoff(s.config.Backoff, j.Attempts))
+		if isBusy && busy.Until.After(again) {
+			again = busy.Until
+		}
+		return s.hold(ctx, tx, j, again, j.Reason)
 	})
 	if perr == nil && after.ID != 0 {
 		s.traceEnd(after)
@@ -369,11 +373,12 @@ const (
 )
 
 // holdUntil is when a held job goes on: at its turn where it waits for a limit, so that a line comes back as fast as the limit
-// lets it through; else when the provider said, a little spread; after a growing while where nobody knows.
+// lets it through; else when the provider said, a little spread; after a growing while where nobody knows, or where somebody else may be well again
+// before that.
 func (s *Service) holdUntil(ctx context.Context, tx *transaction, j *Job, b *llm.BusyError, now time.Time) (time.Time, error) {
-	until := b.Until
+	until, look := b.Until, now.Add(min(firstLook<<min(j.Holds-1, 10), lastLook))
 	if until.IsZero() {
-		until = now.Add(min(firstLook<<min(j.Holds-1, 10), lastLook))
+		until = look
 	}
 	apart := spread
 	if b.Dimension != "" && s.config.Turn != nil {
@@ -385,6 +390,9 @@ func (s *Service) holdUntil(ctx context.Context, tx *transaction, j *Job, b *llm
 		if turn := s.config.Turn(b.Provider, b.Model, j.size(), n); turn.After(until) {
 			until = turn
 		}
+	}
+	if b.Broken && until.After(look) {
+		until = look
 	}
 	if until.Before(now) {
 		until = now

@@ -304,13 +304,16 @@ func (s *Service) Room(ctx context.Context, provider string) error {
 	return nil
 }
 
-// Back has the jobs go on that are held for a provider: it is there again. They come one after another, a little apart, so
-// that a machine that has just started is not stormed.
+// Back has the jobs go on that are held for a provider, or for the limit of its fallback: it is there again. They come one after
+// another, a little apart, so that a machine that has just started is not stormed.
 func (s *Service) Back(ctx context.Context, provider string) error {
-	all, err := list(ctx, s.db.Read(), Filter{States: []State{Held}, WaitsFor: provider, Limit: 1 << 30})
+	all, err := list(ctx, s.db.Read(), Filter{States: []State{Held}, Limit: 1 << 30})
 	if err != nil {
 		return err
 	}
+	all = slices.DeleteFunc(all, func(j Job) bool {
+		return j.WaitsFor != provider && (j.Dimension == "" || s.config.Lane == nil || s.config.Lane(s.request(&j, "")) != provider)
+	})
 	const apart = 20 * time.Millisecond
 	for i, j := range all {
 		_, err := s.release(ctx, j.ID, provider+" is back", time.Now().Add(time.Duration(i)*apart))

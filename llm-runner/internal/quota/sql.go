@@ -10,7 +10,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/llm"
 )
 
-const columns = `provider, model, dimension, refill, counts, most, used, uses, at, reset_at, closed, seen`
+const columns = `provider, model, dimension, refill, counts, most, used, uses, at, reset_at, closed, seen, configured`
 
 // load reads all buckets.
 func load(ctx context.Context, d *db.DB) ([]*bucket, error) {
@@ -40,10 +40,10 @@ func query(ctx context.Context, q querier, query string, args ...any) ([]*bucket
 	var all []*bucket
 	for rows.Next() {
 		var provider, model, dimension, uses string
-		var most sql.NullInt64
+		var most, configured sql.NullInt64
 		x := &bucket{}
 		if err := rows.Scan(&provider, &model, &dimension, &x.refill, &x.counts, &most, &x.used, &uses, &x.at, &x.reset, &x.closed,
-			&x.seen, &x.others); err != nil {
+			&x.seen, &configured, &x.others); err != nil {
 			return nil, fmt.Errorf("read quota: %w", err)
 		}
 		if err := json.Unmarshal([]byte(uses), &x.uses); err != nil {
@@ -52,6 +52,7 @@ func query(ctx context.Context, q querier, query string, args ...any) ([]*bucket
 		b := newBucket(provider, model, dimension)
 		b.refill, b.counts, b.most, b.known = x.refill, x.counts, most.Int64, most.Valid
 		b.used, b.uses, b.at, b.reset, b.closed, b.seen, b.others = x.used, x.uses, x.at, x.reset, x.closed, x.seen, x.others
+		b.configured = db.Count(configured)
 		all = append(all, b)
 	}
 	if err := rows.Err(); err != nil {
@@ -81,10 +82,11 @@ func saveBucket(ctx context.Context, tx *sql.Tx, b *bucket) error {
 	if b.known {
 		most = llm.Known(b.most)
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO quota_buckets (`+columns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)
+	if _, err := tx.ExecContext(ctx, `INSERT INTO quota_buckets (`+columns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (provider, model, dimension) DO UPDATE SET refill = excluded.refill, counts = excluded.counts, most = excluded.most,
-		used = excluded.used, uses = excluded.uses, at = excluded.at, reset_at = excluded.reset_at, closed = excluded.closed, seen = excluded.seen`,
-		b.provider, b.model, b.dimension, b.refill, b.counts, most.Ptr(), b.used, string(uses), b.at, b.reset, b.closed, int64(b.seen)); err != nil { //nolint:gosec // a time
+		used = excluded.used, uses = excluded.uses, at = excluded.at, reset_at = excluded.reset_at, closed = excluded.closed, seen = excluded.seen,
+		configured = excluded.configured`,
+		b.provider, b.model, b.dimension, b.refill, b.counts, most.Ptr(), b.used, string(uses), b.at, b.reset, b.closed, int64(b.seen), b.configured.Ptr()); err != nil { //nolint:gosec // a time
 		return fmt.Errorf("write quota: %w", err)
 	}
 	return nil

@@ -218,7 +218,7 @@ func TestHealth(t *testing.T) {
 		contabo["error"] != "" || len(contabo) != 6 || len(today) != 8 || today["requests"] != 1.0 || today["output_tokens"] != 387.0 || today["cost_usd"] != 0.0 {
 		t.Errorf("%v", h)
 	}
-	if q := p["groq"].(map[string]any)["quota"].([]any); len(q) != 1 || q[0].(map[string]any)["remaining"] != 12.0 {
+	if q := p["groq"].(map[string]any)["quota"].([]any); len(q) != 1 || q[0].(map[string]any)["remaining"] != 12.0 || q[0].(map[string]any)["used"] != q[0].(map[string]any)["limit"].(float64)-12 {
 		t.Errorf("quota %v", q)
 	} else if at, ok := q[0].(map[string]any)["exhausted_at"]; !ok || at != nil {
 		t.Errorf("exhausted_at must be there, and null while nothing is used: %v", q)

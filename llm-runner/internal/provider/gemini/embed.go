@@ -39,7 +39,7 @@ func (p *Provider) Embed(ctx context.Context, req llm.EmbedRequest) (llm.Embeddi
 	for texts := range slices.Chunk(req.Texts, maxBatch) {
 		part, err := p.embed(ctx, req, texts)
 		if err != nil {
-			return llm.Embeddings{}, p.client.Failed(err, req.Model, false)
+			return llm.Embeddings{}, p.failed(err, req.Model, false)
 		}
 		for _, e := range part.Embeddings {
 			out.Vectors = append(out.Vectors, e.Values)

@@ -79,7 +79,7 @@ func (p *Provider) CloseIdle() { p.client.CloseIdle() }
 func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
 	return func(yield func(llm.Event, error) bool) {
 		started := false
-		fail := func(err error) { yield(llm.Event{}, p.client.Failed(err, req.Model, started)) }
+		fail := func(err error) { yield(llm.Event{}, p.failed(err, req.Model, started)) }
 		resp, err := p.open(ctx, req, false)
 		if err != nil && foreign(err, req) {
 			resp, err = p.open(ctx, req, true)
@@ -100,6 +100,19 @@ func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Ev
 			}
 		}
 	}
+}
+
+// failed is the error of a request for model. A refusal names the model that a quota is of, which is another name where model is
+// an alias (gemini-flash-latest): the quota is that name's too.
+func (p *Provider) failed(err error, model string, started bool) *llm.Error {
+	e := p.client.Failed(err, model, started)
+	for _, l := range e.Limits {
+		if l.Model != "" && l.Model != model {
+			l.Model = model
+			e.Limits = append(e.Limits, l)
+		}
+	}
+	return e
 }
 
 // open sends req and returns the response of an answer.
