@@ -45,6 +45,16 @@ func TestAPhoneGetsEverywhere(t *testing.T) {
 	x.Run(browsertest.Click("dialog li"))
 	x.Until(`location.pathname === '/notes/pond/pond.md'`)
 
+	// The form of a job has its rarer fields folded.
+	x.Run(chromedp.Navigate(r.server.URL+"/jobs/new"), chromedp.WaitReady(chromedp.CSS("html.scripted")))
+	x.Until(`!document.querySelector('#title').checkVisibility() && !document.querySelector('.planjob').checkVisibility()`)
+	x.Run(browsertest.Click(".fold > summary"))
+	x.Until(`document.querySelector('#title').checkVisibility()`)
+	x.Run(browsertest.Script(`document.querySelector('.fold').scrollIntoView()`))
+	picture(t, x, "newjob-folded-390-dark.png")
+	x.Run(chromedp.SendKeys(chromedp.CSS("#title"), "Titled"), chromedp.SendKeys(chromedp.CSS("#prompt"), "Do it"), browsertest.Click(".newjob > .row > button"))
+	x.Until(`location.pathname.match(/^.jobs.[0-9]+$/) && document.querySelector('h1').innerText === 'Titled'`)
+
 	// On a screen: by its button or Ctrl K; what is typed last counts, also when Enter comes at once; a model is chosen in place.
 	x = b.Tab(t)
 	x.Run(screen(1280, 844), chromedp.Navigate(r.server.URL+"/"), chromedp.WaitReady(chromedp.CSS("html.scripted")), browsertest.Click(".find-any"), chromedp.WaitVisible(chromedp.CSS("dialog input")))
