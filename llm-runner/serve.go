@@ -247,6 +247,7 @@ func (a *app) pages(chats *chat.Service, queue *jobs.Service, inbox *jobs.Inbox,
 			return note.Text, err
 		},
 		NoModel:      func() bool { return !a.connected() },
+		LogOut:       a.config.Auth.Password != "",
 		Dependencies: dependencies,
 		Incidents:    a.alerts.Open,
 		Undelivered:  a.alerts.Undelivered,

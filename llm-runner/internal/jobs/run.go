@@ -16,6 +16,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/toolbox/loop"
 	"home.arpa/lab/llm-runner/internal/trace"
+	"home.arpa/lab/llm-runner/internal/usage"
 )
 
 // researcher is the model that answers from the owner's sources, step by step.
@@ -23,6 +24,9 @@ const researcher = "research"
 
 // errCancelled is why the context of a running job ends when a person cancels it.
 var errCancelled = errors.New("cancelled by a person")
+
+// WorkName is the name of a job in the ledger.
+func WorkName(job int64) string { return fmt.Sprintf("job-%d", job) }
 
 // RunName is the name under which whoever answers a step of a job keeps what it did for it; steps count from 0.
 func RunName(job int64, step int) string { return fmt.Sprintf("job-%d-%d", job, step) }
@@ -97,7 +101,7 @@ func (s *Service) call(ctx context.Context, key string) error {
 	s.log.Info("job runs", "job", id, "title", j.Title)
 	working, span := trace.Start(s.config.Traces.Within(working, j.trace), trace.Run, "")
 	span.SetInt(trace.RunN, int64(run))
-	err = s.work(working, &j)
+	err = s.work(usage.For(working, WorkName(id)), &j)
 	span.Done(err)
 	defer s.forgetDraft(&j)
 	if ctx.Err() != nil {

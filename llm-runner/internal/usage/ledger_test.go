@@ -317,3 +317,21 @@ func TestMetricsOfALedgerAreBounded(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 }
+
+func TestTheAttemptsOfAJobAreFoundByItsName(t *testing.T) {
+	d, l, stop := open(t, filepath.Join(t.TempDir(), db.Name))
+	defer d.Close()
+	began := time.Now().Add(-time.Hour)
+	for i, work := range []string{"", "job-7", "job-71", "job-7", "job-7"} {
+		a, err := l.Begin(For(t.Context(), work), Start{At: began.Add(time.Duration(i) * 20 * time.Minute), Purpose: "job", Provider: "p", Model: "m"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Close(End{Outcome: OK})
+	}
+	stop()
+	rows, err := Made(t.Context(), d, "job-7", began, began.Add(time.Hour))
+	if err != nil || len(rows) != 2 || rows[0].ID != 2 || rows[1].ID != 4 {
+		t.Errorf("%+v, %v", rows, err)
+	}
+}

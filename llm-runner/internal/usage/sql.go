@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	insertStart = `INSERT INTO attempts (id, started_at, purpose, asked, rule, provider, model, worker) VALUES (?,?,?,?,?,?,?,?)
+	insertStart = `INSERT INTO attempts (id, started_at, purpose, asked, rule, provider, model, worker, work) VALUES (?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (id) DO NOTHING`
 	updateEnd = `UPDATE attempts SET outcome=?, error=?, first_byte_us=?, total_us=?, input_tokens=?, output_tokens=?,
 		cached_tokens=?, thinking_tokens=?, cost_micro_usd=? WHERE id=?`
@@ -151,7 +151,7 @@ func (w *writer) write(batch []entry) error {
 func writeEntry(ctx context.Context, start, end *sql.Stmt, worker string, e entry) error {
 	a := e.attempt
 	if e.end == nil {
-		_, err := start.ExecContext(ctx, a.id, a.At.UnixMilli(), a.Purpose, a.Asked, a.Rule, a.Provider, a.Model, worker)
+		_, err := start.ExecContext(ctx, a.id, a.At.UnixMilli(), a.Purpose, a.Asked, a.Rule, a.Provider, a.Model, worker, a.Work)
 		return err
 	}
 	u := e.end.Usage
@@ -201,9 +201,26 @@ func Recent(ctx context.Context, d *db.DB, n int) ([]Row, error) { return newest
 
 // newest returns the newest n of the attempts from an id on, newest first.
 func newest(ctx context.Context, d *db.DB, from int64, n int) ([]Row, error) {
+	return attempts(ctx, d, `id >= ? ORDER BY id DESC LIMIT ?`, from, n)
+}
+
+// Made returns the attempts that were made for some work in a time, see For, oldest first.
+func Made(ctx context.Context, d *db.DB, work string, from, to time.Time) ([]Row, error) {
+	first, err := firstSince(ctx, d, from)
+	if err != nil {
+		return nil, err
+	}
+	last, err := firstSince(ctx, d, to.Add(time.Second))
+	if err != nil {
+		return nil, err
+	}
+	return attempts(ctx, d, `id >= ? AND id < ? AND work = ? ORDER BY id`, first, last, work)
+}
+
+func attempts(ctx context.Context, d *db.DB, where string, args ...any) ([]Row, error) {
 	rows, err := d.Read().QueryContext(ctx, `SELECT id, started_at, purpose, asked, rule, provider, model, outcome, error,
 		coalesce(first_byte_us,0), coalesce(total_us,0), input_tokens, output_tokens, cached_tokens, thinking_tokens, cost_micro_usd
-		FROM attempts WHERE id >= ? ORDER BY id DESC LIMIT ?`, from, n)
+		FROM attempts WHERE `+where, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read ledger: %w", err)
 	}

@@ -43,7 +43,7 @@ func (s *Site) apiUsage(w http.ResponseWriter, r *http.Request) error {
 	}{s.Ledger.Today(), days})
 }
 
-// apiChats searches conversations, for the palette.
+// apiChats searches conversations, for other programs.
 func (s *Site) apiChats(w http.ResponseWriter, r *http.Request) error {
 	all, err := s.Chats.Chats(r.Context(), r.FormValue("q"), 20)
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"os/exec"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -435,5 +437,17 @@ func TestTheScriptCanBeRead(t *testing.T) {
 	}
 	if out, err := exec.Command(node, "--check", "static/app.js").CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestSpaceIsInStepsOfFour(t *testing.T) {
+	r := newRig(t)
+	space := regexp.MustCompile(`[{;\s](?:padding|margin|gap|row-gap|column-gap|(?:padding|margin)-\w+):\s*([^;}]+)`)
+	for _, m := range space.FindAllStringSubmatch(string(r.assets["app.css"].body), -1) {
+		for _, px := range regexp.MustCompile(`\b(\d+)px`).FindAllStringSubmatch(m[1], -1) {
+			if n, err := strconv.Atoi(px[1]); err != nil || n > 2 && n%4 != 0 {
+				t.Errorf("%s", strings.TrimSpace(m[0]))
+			}
+		}
 	}
 }

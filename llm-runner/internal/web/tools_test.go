@@ -26,10 +26,22 @@ type proposal struct {
 // tooledRig is a rig whose answers may look and write.
 func tooledRig(t testing.TB) (*rig, *toolbox.Box) {
 	t.Helper()
-	var box *toolbox.Box
+	withTools(t)
+	defer func() { rigTools = nil }()
+	r := durableRig(t)
+	r.Tools.Tell(func(c toolbox.Call) {
+		if err := r.Chats.Decided(context.Background(), c.Run); err != nil {
+			t.Error(err)
+		}
+	}, nil)
+	return r, r.Tools
+}
+
+// withTools gives the next rigs two tools.
+func withTools(t testing.TB) {
 	rigTools = func(d *db.DB, router llm.Provider) (*toolbox.Box, llm.Provider) {
-		var err error
-		if box, err = toolbox.Open(t.Context(), d, toolbox.Config{}); err != nil {
+		box, err := toolbox.Open(t.Context(), d, toolbox.Config{})
+		if err != nil {
 			t.Fatal(err)
 		}
 		write := toolbox.Make(toolbox.Tool{Name: "vault_write", Description: "Writes a note of the person's vault.", Effects: true},
@@ -50,14 +62,6 @@ func tooledRig(t testing.TB) (*rig, *toolbox.Box) {
 		}
 		return box, loop.New(router, box, loop.Limits{})
 	}
-	defer func() { rigTools = nil }()
-	r := durableRig(t)
-	box.Tell(func(c toolbox.Call) {
-		if err := r.Chats.Decided(context.Background(), c.Run); err != nil {
-			t.Error(err)
-		}
-	}, nil)
-	return r, box
 }
 
 func (x *play) call(index int, name, arguments string) {
