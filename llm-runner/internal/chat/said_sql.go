@@ -3,7 +3,6 @@ package chat
 import (
 	"context"
 	"slices"
-	"strings"
 
 	"home.arpa/lab/llm-runner/internal/db"
 )
@@ -12,12 +11,8 @@ import (
 func there(ctx context.Context, q db.Querier, messages []int64) (map[int64]bool, error) {
 	all := map[int64]bool{}
 	for batch := range slices.Chunk(messages, 500) {
-		args := make([]any, len(batch))
-		for i, id := range batch {
-			args[i] = id
-		}
-		found, err := db.All(ctx, q, "read conversations", db.Column[int64],
-			`SELECT id FROM messages WHERE id IN (`+strings.TrimSuffix(strings.Repeat("?,", len(batch)), ",")+`)`, args...)
+		marks, args := db.In(batch)
+		found, err := db.All(ctx, q, "read conversations", db.Column[int64], `SELECT id FROM messages WHERE id IN (`+marks+`)`, args...)
 		if err != nil {
 			return nil, err
 		}

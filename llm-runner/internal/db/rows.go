@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 )
 
 // A Querier reads: a transaction, or the pool that Read returns.
@@ -90,4 +91,13 @@ func One[T any](ctx context.Context, q Querier, what string, scan func(row *sql.
 func Column[T any](row *sql.Rows) (x T, err error) {
 	err = row.Scan(&x)
 	return x, err
+}
+
+// In returns the parameters of IN (...) for values, and the arguments that belong to them.
+func In[T any](values []T) (marks string, args []any) {
+	args = make([]any, len(values))
+	for i, x := range values {
+		args[i] = x
+	}
+	return strings.TrimSuffix(strings.Repeat("?,", len(values)), ","), args
 }

@@ -29,6 +29,10 @@ func TestRowsAreReadInTheirOrder(t *testing.T) {
 	if all, err = All(t.Context(), d.Read(), "read numbers", Column[int64], counting+`SELECT n FROM c WHERE n > 3`, 3); err != nil || all == nil || len(all) != 0 {
 		t.Errorf("of no rows: %#v, %v", all, err)
 	}
+	marks, args := In([]int64{4, 2, 9})
+	if all, err = All(t.Context(), d.Read(), "read numbers", Column[int64], counting+`SELECT n FROM c WHERE n IN (`+marks+`)`, append([]any{5}, args...)...); err != nil || !slices.Equal(all, []int64{2, 4}) {
+		t.Errorf("%v, %v", all, err)
+	}
 	byWord, err := Map(t.Context(), d.Read(), "read numbers", func(row *sql.Rows) (word string, n int64, err error) {
 		err = row.Scan(&word, &n)
 		return word, n, err

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/db"
@@ -28,6 +27,7 @@ func lookUp(ctx context.Context, d *db.DB, keys []string, today int64) (map[stri
 		return found, nil
 	}
 	var stale []string
+	marks, args := db.In(keys)
 	err := db.Each(ctx, d.Read(), "read embeddings", func(row *sql.Rows) error {
 		var key string
 		var vector sql.RawBytes
@@ -43,7 +43,7 @@ func lookUp(ctx context.Context, d *db.DB, keys []string, today int64) (map[stri
 			stale = append(stale, key)
 		}
 		return nil
-	}, `SELECT hash, vector, covers, used_day FROM embeddings WHERE hash IN (`+marks(len(keys))+`)`, args(keys)...)
+	}, `SELECT hash, vector, covers, used_day FROM embeddings WHERE hash IN (`+marks+`)`, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -98,14 +98,4 @@ func prune(ctx context.Context, d *db.DB, since int64) (n int64, err error) {
 		return 0, fmt.Errorf("prune embeddings: %w", err)
 	}
 	return n, nil
-}
-
-func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",") }
-
-func args(in []string) []any {
-	out := make([]any, len(in))
-	for i, x := range in {
-		out[i] = x
-	}
-	return out
 }

@@ -70,7 +70,8 @@ func meantPassages(ctx context.Context, d *db.DB, note int64) (all []meantPassag
 
 // pathsOf returns the paths of notes.
 func pathsOf(ctx context.Context, d *db.DB, notes []uint32) ([]string, error) {
-	return db.All(ctx, d.Read(), "search library", db.Column[string], `SELECT path FROM library_notes WHERE id IN (`+marks(len(notes))+`)`, args(notes)...)
+	marks, args := db.In(notes)
+	return db.All(ctx, d.Read(), "search library", db.Column[string], `SELECT path FROM library_notes WHERE id IN (`+marks+`)`, args...)
 }
 
 // sampled returns about n passages of a collection, spread over it, each with its note. Short ones say too little to be compared.

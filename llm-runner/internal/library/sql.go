@@ -251,11 +251,12 @@ func (w *writer) apply(ctx context.Context, c *change) error {
 
 // named returns the passages of the notes that are called by one of names, in order, at most n.
 func named(ctx context.Context, d *db.DB, names []string, n int) ([]scored, error) {
+	marks, args := db.In(names)
 	return db.All(ctx, d.Read(), "search library", func(row *sql.Rows) (s scored, err error) {
 		err = row.Scan(&s.id, &s.note)
 		return s, err
 	}, `SELECT DISTINCT p.id, p.note_id FROM library_names x JOIN library_passages p ON p.note_id = x.note_id
-		WHERE x.name IN (`+marks(len(names))+`) ORDER BY p.note_id, p.front, p.start_byte LIMIT ?`, append(args(names), n)...)
+		WHERE x.name IN (`+marks+`) ORDER BY p.note_id, p.front, p.start_byte LIMIT ?`, append(args, n)...)
 }
 
 // A found passage is a row of the index.
@@ -275,6 +276,7 @@ func passages(ctx context.Context, d *db.DB, ids []int64) (map[int64]found, erro
 	if len(ids) == 0 {
 		return nil, nil
 	}
+	marks, args := db.In(ids)
 	return db.Map(ctx, d.Read(), "search library", func(row *sql.Rows) (id int64, f found, err error) {
 		var trail, pages string
 		err = row.Scan(&id, &f.note, &f.collection, &f.Path, &f.title, &f.language, &trail, &f.front, &f.Start, &f.End, &f.Line, &f.EndLine, &f.Quote, &pages, &f.names)
@@ -285,17 +287,7 @@ func passages(ctx context.Context, d *db.DB, ids []int64) (map[int64]found, erro
 		return id, f, err
 	}, `SELECT p.id, n.id, n.collection, n.path, n.title, n.language, p.heading, p.front, p.start_byte, p.end_byte, p.start_line,
 		p.end_line, p.body, n.pages, (SELECT coalesce(group_concat(name, ' '), '') FROM library_names x WHERE x.note_id = n.id)
-		FROM library_passages p JOIN library_notes n ON n.id = p.note_id WHERE p.id IN (`+marks(len(ids))+`)`, args(ids)...)
-}
-
-func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",") }
-
-func args[T any](in []T) []any {
-	out := make([]any, len(in))
-	for i, x := range in {
-		out[i] = x
-	}
-	return out
+		FROM library_passages p JOIN library_notes n ON n.id = p.note_id WHERE p.id IN (`+marks+`)`, args...)
 }
 
 // OfType returns the paths of the notes of a type (of their frontmatter, lower case), in order.

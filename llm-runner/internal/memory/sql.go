@@ -35,7 +35,8 @@ func (s *Service) facts(ctx context.Context, q db.Querier, w filter) ([]Fact, er
 	}
 	add := func(condition string, value ...any) { where, args = append(where, condition), append(args, value...) }
 	if w.ids != nil {
-		add(`f.id IN (`+marksFor(w.ids)+`)`, anys(w.ids)...)
+		marks, ids := db.In(w.ids)
+		add(`f.id IN (`+marks+`)`, ids...)
 	}
 	if w.state != "" {
 		add(`f.state = ?`, string(w.state))
@@ -396,7 +397,8 @@ func (s *Service) lose(ctx context.Context, gone []int64) (bare []int64, err err
 	err = s.DB.Tx(ctx, func(tx *transaction) error {
 		bare = nil
 		for batch := range slices.Chunk(gone, 500) {
-			in, args := `(`+marksFor(batch)+`)`, anys(batch)
+			marks, args := db.In(batch)
+			in := `(` + marks + `)`
 			var words int // of facts, that are in the files
 			if err := tx.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM memory_sources WHERE message IN `+in+`) + (SELECT count(*) FROM memory_answers WHERE message IN `+in+`)`,
 				append(args, args...)...).Scan(&words); err != nil {
@@ -485,14 +487,4 @@ func change(ctx context.Context, tx *transaction, query string, args ...any) err
 		return fmt.Errorf("write memory: %w", err)
 	}
 	return nil
-}
-
-func marksFor(ids []int64) string { return strings.TrimSuffix(strings.Repeat("?,", len(ids)), ",") }
-
-func anys(ids []int64) []any {
-	out := make([]any, len(ids))
-	for i, id := range ids {
-		out[i] = id
-	}
-	return out
 }
