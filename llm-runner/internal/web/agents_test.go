@@ -14,6 +14,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/agent"
 	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/test/enginetest"
 )
 
 var agentFiles = fstest.MapFS{
@@ -27,15 +28,8 @@ var agentFiles = fstest.MapFS{
 func withAgents(t testing.TB) *rig {
 	t.Helper()
 	r := newRig(t)
-	handle, err := r.db.NewWriter()
-	if err != nil {
-		t.Fatal(err)
-	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	work, err := engine.Open(context.Background(), handle, engine.Config{Log: log, Poll: 5 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
+	work := enginetest.On(t, r.db, engine.Config{Log: log, Poll: 5 * time.Millisecond})
 	vault := t.TempDir()
 	service, err := agent.New(context.Background(), r.db, work, agent.Config{BuiltIn: fstest.MapFS{"briefing.md": agentFiles["briefing.md"]},
 		Folders: []agent.Folder{{Path: "agents", FS: fstest.MapFS{"weekly.md": agentFiles["weekly.md"], "asked.md": agentFiles["asked.md"], "bad.md": agentFiles["bad.md"]}}},

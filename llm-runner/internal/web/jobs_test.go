@@ -13,20 +13,14 @@ import (
 	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/sse"
+	"home.arpa/lab/llm-runner/test/enginetest"
 )
 
 // withQueue gives a rig a queue.
 func withQueue(t *testing.T) *rig {
 	t.Helper()
 	r := newRig(t)
-	handle, err := r.db.NewWriter()
-	if err != nil {
-		t.Fatal(err)
-	}
-	work, err := engine.Open(context.Background(), handle, engine.Config{Log: r.log})
-	if err != nil {
-		t.Fatal(err)
-	}
+	work := enginetest.On(t, r.db, engine.Config{Log: r.log})
 	queue, err := jobs.New(context.Background(), r.db, work, r.Router, jobs.Config{Log: r.log})
 	if err != nil {
 		t.Fatal(err)
