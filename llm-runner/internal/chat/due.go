@@ -197,15 +197,7 @@ func (s *Service) await(ctx context.Context, turn int64) error {
 
 // resume asks a turn again that is due and stands at a place in its log; else errStale.
 func (s *Service) resume(ctx context.Context, turn, seq int64) (Turn, error) {
-	before, err := oneTurn(ctx, s.messageAt(turn).Read(), turn)
-	if err != nil {
-		return Turn{}, err
-	}
-	t, err := s.ask(ctx, before.Chat, func(tx *transaction, now time.Time) (Turn, error) {
-		t, err := s.answer(ctx, tx, turn)
-		if err != nil {
-			return Turn{}, err
-		}
+	t, err := s.askOf(ctx, turn, func(tx *transaction, t Turn, now time.Time) (Turn, error) {
 		if !t.Due || t.Seq != seq {
 			return Turn{}, errStale
 		}
@@ -213,7 +205,7 @@ func (s *Service) resume(ctx context.Context, turn, seq int64) (Turn, error) {
 		if t.State == Interrupted {
 			next.Resumes++
 		}
-		next, err = s.askAgain(ctx, tx, next, now)
+		next, err := s.askAgain(ctx, tx, next, now)
 		if err != nil {
 			return Turn{}, err
 		}

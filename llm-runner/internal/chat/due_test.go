@@ -10,21 +10,14 @@ import (
 	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/test/enginetest"
 )
 
 // durable opens a service whose turns go on by themselves.
 func durable(t *testing.T, path string) (*Service, *puppet, *db.DB, func()) {
 	t.Helper()
 	return openWith(t, path, func(d *db.DB) *engine.Engine {
-		handle, err := d.NewWriter()
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := engine.Open(context.Background(), handle, engine.Config{Poll: 10 * time.Millisecond, Log: quiet()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return e
+		return enginetest.On(t, d, engine.Config{Poll: 10 * time.Millisecond, Log: quiet()})
 	})
 }
 

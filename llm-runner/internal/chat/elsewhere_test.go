@@ -13,6 +13,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/test/enginetest"
 	"home.arpa/lab/llm-runner/test/postgrestest"
 )
 
@@ -255,19 +256,7 @@ func TestATurnIsTakenOverFromAProcessThatWasSilent(t *testing.T) {
 	url := server.New()
 	a, p, d := join(t, url)
 	b, q, _ := joinWith(t, url, func(d *db.DB) *engine.Engine {
-		handle, err := d.NewWriter()
-		if err != nil {
-			t.Fatal(err)
-		}
-		pool, err := d.NewPool(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := engine.OpenShared(t.Context(), handle, pool, d.Worker(), "b", engine.Config{Poll: 20 * time.Millisecond, Log: quiet()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return e
+		return enginetest.On(t, d, engine.Config{Poll: 20 * time.Millisecond, Log: quiet()})
 	})
 	for _, came := range []string{"", "some words"} {
 		turn := send(t, a, 0, 0, "q")

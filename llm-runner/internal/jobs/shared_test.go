@@ -9,49 +9,13 @@ import (
 	"testing"
 	"time"
 
-	"home.arpa/lab/llm-runner/internal/db"
-	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
-	"home.arpa/lab/llm-runner/test/postgrestest"
+	"home.arpa/lab/llm-runner/test/enginetest"
 )
-
-// onPostgres has open return services on PostgreSQL until the test ends: one database for each path.
-func onPostgres(t *testing.T) {
-	server, sqlite := postgrestest.Start(t), database
-	urls := map[string]string{}
-	database = func(ctx context.Context, path string, c engine.Config) (*db.DB, *engine.Engine, error) {
-		if urls[path] == "" {
-			urls[path] = server.New()
-		}
-		d, err := db.OpenPostgres(ctx, urls[path])
-		if err != nil {
-			return nil, nil, err
-		}
-		handle, err := d.NewWriter()
-		if err != nil {
-			return nil, nil, err
-		}
-		pool, err := d.NewPool(ctx)
-		if err != nil {
-			return nil, nil, err
-		}
-		listening, stop := context.WithCancel(context.Background())
-		var done sync.WaitGroup
-		done.Go(func() { d.Listen(listening) }) //nolint:errcheck // it has no errors
-		t.Cleanup(func() {
-			stop()
-			done.Wait()
-		})
-		c.Poll = 20 * time.Millisecond
-		e, err := engine.OpenShared(ctx, handle, pool, d.Worker(), d.Worker(), c)
-		return d, e, err
-	}
-	t.Cleanup(func() { database = sqlite })
-}
 
 // TestOnPostgres runs the tests of jobs where their database is PostgreSQL.
 func TestOnPostgres(t *testing.T) {
-	onPostgres(t)
+	enginetest.OnPostgres(t, &database)
 	for name, test := range map[string]func(*testing.T){
 		"traced": TestEveryWayOfAJobIsInItsTrace,
 		"text":   TestATextIsAnsweredAndTheBooksAreKept, "chain": TestAChainPassesItsAnswersOn, "research": TestResearchAsksTheNotes,
@@ -69,7 +33,7 @@ func TestOnPostgres(t *testing.T) {
 }
 
 func TestProcessesShareJobs(t *testing.T) {
-	onPostgres(t)
+	enginetest.OnPostgres(t, &database)
 	p := &answers{answer: echo}
 	a, b := open(t, "shared", p), open(t, "shared", p)
 	const n = 100
@@ -112,7 +76,7 @@ func TestProcessesShareJobs(t *testing.T) {
 }
 
 func TestAJobOfAnotherProcessIsFollowedAndCancelled(t *testing.T) {
-	onPostgres(t)
+	enginetest.OnPostgres(t, &database)
 	began := make(chan string, 2)
 	runner := func(name string) *answers {
 		return &answers{answer: func(ctx context.Context, _ llm.Request, _ int) (string, error) {
@@ -169,7 +133,7 @@ func TestAJobOfAnotherProcessIsFollowedAndCancelled(t *testing.T) {
 }
 
 func TestADeadProcessesJobsAreQueuedAgainAndItsLateAnswersAreNotTaken(t *testing.T) {
-	onPostgres(t)
+	enginetest.OnPostgres(t, &database)
 	began, late := make(chan struct{}, 10), make(chan struct{})
 	a := open(t, "shared", &answers{answer: func(_ context.Context, _ llm.Request, n int) (string, error) {
 		began <- struct{}{}

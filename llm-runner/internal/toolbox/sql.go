@@ -15,12 +15,6 @@ import (
 // transaction is a write under way.
 type transaction = sql.Tx
 
-// querier is a transaction or the read pool.
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
 // topic is what processes tell each other of decisions under.
 const topic = "tool"
 
@@ -31,22 +25,11 @@ type scoped struct {
 }
 
 // policies are the policies that somebody chose, everywhere and in a conversation.
-func policies(ctx context.Context, q querier, chat int64) (map[scoped]Policy, error) {
-	rows, err := q.QueryContext(ctx, `SELECT tool, chat, policy FROM tool_policies WHERE chat IN (0, ?)`, chat)
-	if err != nil {
-		return nil, fmt.Errorf("read policies of tools: %w", err)
-	}
-	defer rows.Close()
-	all := map[scoped]Policy{}
-	for rows.Next() {
-		var s scoped
-		var p Policy
-		if err := rows.Scan(&s.tool, &s.chat, &p); err != nil {
-			return nil, fmt.Errorf("read policies of tools: %w", err)
-		}
-		all[s] = p
-	}
-	return all, rows.Err()
+func policies(ctx context.Context, q db.Querier, chat int64) (map[scoped]Policy, error) {
+	return db.Map(ctx, q, "read policies of tools", func(row *sql.Rows) (s scoped, p Policy, err error) {
+		err = row.Scan(&s.tool, &s.chat, &p)
+		return s, p, err
+	}, `SELECT tool, chat, policy FROM tool_policies WHERE chat IN (0, ?)`, chat)
 }
 
 func writePolicy(ctx context.Context, tx *transaction, tool string, chat int64, p Policy) error {
@@ -154,61 +137,53 @@ func forget(ctx context.Context, tx *transaction, old, unheard time.Time) error 
 const callColumns = `id, run, step, place, source, chat, tool, arguments, preview, seal, effects, policy, why, state, result, links, is_error,
 	asked_at, decided_at, started_at, ended_at`
 
-func scanCall(row interface{ Scan(...any) error }) (c Call, err error) {
+func scanCall(row *sql.Rows) (c Call, err error) {
 	var asked, decided, started, ended sql.NullInt64
 	var arguments, links string
 	err = row.Scan(&c.ID, &c.Run, &c.Step, &c.Place, &c.Source, &c.Chat, &c.Tool, &arguments, &c.Preview, &c.Seal, &c.Effects, &c.Policy, &c.Why,
 		&c.State, &c.Result, &links, &c.IsError, &asked, &decided, &started, &ended)
-	if errors.Is(err, sql.ErrNoRows) {
-		return c, ErrNotFound
-	}
 	if err != nil {
-		return c, fmt.Errorf("read call of a tool: %w", err)
+		return c, err
 	}
 	c.Arguments = json.RawMessage(arguments)
 	c.Asked, c.Decided, c.Started, c.Ended = db.Moment(asked), db.Moment(decided), db.Moment(started), db.Moment(ended)
 	return c, json.Unmarshal([]byte(links), &c.Links)
 }
 
-func oneCall(ctx context.Context, q querier, id int64) (Call, error) {
-	return scanCall(q.QueryRowContext(ctx, `SELECT `+callColumns+` FROM tool_calls WHERE id = ?`, id))
+func oneCall(ctx context.Context, q db.Querier, id int64) (Call, error) {
+	return first(ctx, q, `id = ?`, id)
 }
 
 // lockedCall is oneCall for a change.
 func lockedCall(ctx context.Context, d *db.DB, tx *transaction, id int64) (Call, error) {
-	return scanCall(tx.QueryRowContext(ctx, `SELECT `+callColumns+` FROM tool_calls WHERE id = ?`+d.Lock(), id))
+	return first(ctx, tx, `id = ?`+d.Lock(), id)
 }
 
-func callAt(ctx context.Context, q querier, run string, step, place int) (Call, error) {
-	return scanCall(q.QueryRowContext(ctx, `SELECT `+callColumns+` FROM tool_calls WHERE run = ? AND step = ? AND place = ?`, run, step, place))
+func callAt(ctx context.Context, q db.Querier, run string, step, place int) (Call, error) {
+	return first(ctx, q, `run = ? AND step = ? AND place = ?`, run, step, place)
 }
 
-func calls(ctx context.Context, q querier, query string, args ...any) ([]Call, error) {
-	rows, err := q.QueryContext(ctx, `SELECT `+callColumns+` FROM tool_calls `+query, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read calls of tools: %w", err)
+func first(ctx context.Context, q db.Querier, where string, args ...any) (Call, error) {
+	c, err := db.One(ctx, q, "read call of a tool", scanCall, `SELECT `+callColumns+` FROM tool_calls WHERE `+where, args...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, ErrNotFound
 	}
-	defer rows.Close()
-	var all []Call
-	for rows.Next() {
-		c, err := scanCall(rows)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, c)
-	}
-	return all, rows.Err()
+	return c, err
 }
 
-func waiting(ctx context.Context, q querier) ([]Call, error) {
+func calls(ctx context.Context, q db.Querier, query string, args ...any) ([]Call, error) {
+	return db.All(ctx, q, "read calls of tools", scanCall, `SELECT `+callColumns+` FROM tool_calls `+query, args...)
+}
+
+func waiting(ctx context.Context, q db.Querier) ([]Call, error) {
 	return calls(ctx, q, `WHERE state = 'waiting' ORDER BY id`)
 }
 
-func ofRun(ctx context.Context, q querier, run string) ([]Call, error) {
+func ofRun(ctx context.Context, q db.Querier, run string) ([]Call, error) {
 	return calls(ctx, q, `WHERE run = ? ORDER BY step, place`, run)
 }
 
-func listCalls(ctx context.Context, q querier, tool string, before int64, limit int) ([]Call, error) {
+func listCalls(ctx context.Context, q db.Querier, tool string, before int64, limit int) ([]Call, error) {
 	return calls(ctx, q, `WHERE (? = '' OR tool = ?) AND (? = 0 OR id < ?) ORDER BY id DESC LIMIT ?`, tool, tool, before, before, limit)
 }
 
@@ -231,26 +206,16 @@ type stored struct {
 
 // Steps returns the steps of a run, in order.
 func (b *Box) Steps(ctx context.Context, run string) ([]Step, error) {
-	rows, err := b.db.Read().QueryContext(ctx, `SELECT message, usage, route, finish FROM tool_steps WHERE run = ? ORDER BY n`, run)
-	if err != nil {
-		return nil, fmt.Errorf("read steps of %s: %w", run, err)
-	}
-	defer rows.Close()
-	var all []Step
-	for rows.Next() {
-		var s Step
+	return db.All(ctx, b.db.Read(), "read steps of "+run, func(row *sql.Rows) (s Step, err error) {
 		var kept stored
-		var message, usage, route string
-		if err := rows.Scan(&message, &usage, &route, &s.Finish); err != nil {
-			return nil, fmt.Errorf("read steps of %s: %w", run, err)
-		}
-		if err := errors.Join(json.Unmarshal([]byte(message), &kept), json.Unmarshal([]byte(usage), &s.Usage), json.Unmarshal([]byte(route), &s.Route)); err != nil {
-			return nil, fmt.Errorf("read steps of %s: %w", run, err)
+		var message, usage, route []byte
+		err = row.Scan(&message, &usage, &route, &s.Finish)
+		if err == nil {
+			err = errors.Join(json.Unmarshal(message, &kept), json.Unmarshal(usage, &s.Usage), json.Unmarshal(route, &s.Route))
 		}
 		s.Message, s.Citations, s.Private = kept.Message, kept.Citations, kept.Private
-		all = append(all, s)
-	}
-	return all, rows.Err()
+		return s, err
+	}, `SELECT message, usage, route, finish FROM tool_steps WHERE run = ? ORDER BY n`, run)
 }
 
 // Keep writes step number n of a run.

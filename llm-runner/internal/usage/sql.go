@@ -218,29 +218,19 @@ func Made(ctx context.Context, d *db.DB, work string, from, to time.Time) ([]Row
 }
 
 func attempts(ctx context.Context, d *db.DB, where string, args ...any) ([]Row, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT id, started_at, purpose, asked, rule, provider, model, outcome, error,
-		coalesce(first_byte_us,0), coalesce(total_us,0), input_tokens, output_tokens, cached_tokens, thinking_tokens, cost_micro_usd
-		FROM attempts WHERE `+where, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read ledger: %w", err)
-	}
-	defer rows.Close()
-	var all []Row
-	for rows.Next() {
-		var r Row
+	return db.All(ctx, d.Read(), "read ledger", func(row *sql.Rows) (r Row, err error) {
 		var ms, first, total int64
 		var in, out, cached, thinking, cost sql.NullInt64
-		if err := rows.Scan(&r.ID, &ms, &r.Purpose, &r.Asked, &r.Rule, &r.Provider, &r.Model, &r.Outcome, &r.Error,
-			&first, &total, &in, &out, &cached, &thinking, &cost); err != nil {
-			return nil, fmt.Errorf("read ledger: %w", err)
-		}
+		err = row.Scan(&r.ID, &ms, &r.Purpose, &r.Asked, &r.Rule, &r.Provider, &r.Model, &r.Outcome, &r.Error,
+			&first, &total, &in, &out, &cached, &thinking, &cost)
 		r.At = time.UnixMilli(ms)
 		r.FirstByte, r.Total = time.Duration(first)*time.Microsecond, time.Duration(total)*time.Microsecond
 		r.Usage = llm.Usage{Input: db.Count(in), Output: db.Count(out), CachedInput: db.Count(cached), Thinking: db.Count(thinking)}
 		r.Cost = db.Count(cost)
-		all = append(all, r)
-	}
-	return all, rows.Err()
+		return r, err
+	}, `SELECT id, started_at, purpose, asked, rule, provider, model, outcome, error,
+		coalesce(first_byte_us,0), coalesce(total_us,0), input_tokens, output_tokens, cached_tokens, thinking_tokens, cost_micro_usd
+		FROM attempts WHERE `+where, args...)
 }
 
 // Last returns the attempts that began in the time before the youngest one began, newest first.
@@ -262,26 +252,16 @@ type Target struct{ Provider, Model string }
 // Typical is what an answer of each model took of late: the median over those of the newest 2,000 attempts that ended well.
 // A model with fewer than three is left out.
 func Typical(ctx context.Context, d *db.DB) (map[Target]time.Duration, error) {
-	rows, err := d.Read().QueryContext(ctx, `
+	return db.Map(ctx, d.Read(), "read ledger", func(row *sql.Rows) (t Target, took time.Duration, err error) {
+		var us int64
+		err = row.Scan(&t.Provider, &t.Model, &us)
+		return t, time.Duration(us) * time.Microsecond, err
+	}, `
 		WITH a AS (SELECT * FROM attempts ORDER BY id DESC LIMIT 2000), b AS (
 		  SELECT provider, model, total_us, row_number() OVER (PARTITION BY provider, model ORDER BY total_us) AS place,
 		    count(*) OVER (PARTITION BY provider, model) AS good
 		  FROM a WHERE outcome = 'ok' AND purpose <> 'embed' AND total_us IS NOT NULL)
 		SELECT provider, model, total_us FROM b WHERE good >= 3 AND place = (good+1)/2`)
-	if err != nil {
-		return nil, fmt.Errorf("read ledger: %w", err)
-	}
-	defer rows.Close()
-	all := map[Target]time.Duration{}
-	for rows.Next() {
-		var t Target
-		var us int64
-		if err := rows.Scan(&t.Provider, &t.Model, &us); err != nil {
-			return nil, fmt.Errorf("read ledger: %w", err)
-		}
-		all[t] = time.Duration(us) * time.Microsecond
-	}
-	return all, rows.Err()
 }
 
 // A Day is the sum of one provider's attempts on one day of the local time zone.
@@ -303,7 +283,14 @@ func Days(ctx context.Context, d *db.DB, since time.Time) ([]Day, error) {
 	if d.Shared() {
 		day = dayOf(since, time.Now())
 	}
-	rows, err := d.Read().QueryContext(ctx, `
+	return db.All(ctx, d.Read(), "sum ledger", func(row *sql.Rows) (x Day, err error) {
+		var p50, p95 sql.NullInt64
+		t := &x.Totals
+		err = row.Scan(&x.Day, &x.Provider, &t.Requests, &t.Errors, &t.Busy, &t.Cancelled, &t.InputTokens,
+			&t.OutputTokens, &t.CostMicroUSD, &t.well, &t.wellUS, &p50, &p95)
+		x.P50, x.P95 = db.Count(p50), db.Count(p95)
+		return x, err
+	}, `
 		WITH a AS (SELECT *, `+day+` AS day FROM attempts WHERE id >= ?), b AS (
 		  SELECT *, row_number() OVER (PARTITION BY day, provider ORDER BY outcome<>'ok', total_us) AS place,
 		    count(*) FILTER (WHERE outcome='ok') OVER (PARTITION BY day, provider) AS good FROM a)
@@ -314,21 +301,4 @@ func Days(ctx context.Context, d *db.DB, since time.Time) ([]Day, error) {
 		  max(CASE WHEN outcome='ok' AND place = (good+1)/2 THEN total_us END)/1000,
 		  max(CASE WHEN outcome='ok' AND place = (good*95+99)/100 THEN total_us END)/1000
 		FROM b GROUP BY day, provider ORDER BY day, provider`, first)
-	if err != nil {
-		return nil, fmt.Errorf("sum ledger: %w", err)
-	}
-	defer rows.Close()
-	var days []Day
-	for rows.Next() {
-		var x Day
-		var p50, p95 sql.NullInt64
-		t := &x.Totals
-		if err := rows.Scan(&x.Day, &x.Provider, &t.Requests, &t.Errors, &t.Busy, &t.Cancelled, &t.InputTokens,
-			&t.OutputTokens, &t.CostMicroUSD, &t.well, &t.wellUS, &p50, &p95); err != nil {
-			return nil, fmt.Errorf("sum ledger: %w", err)
-		}
-		x.P50, x.P95 = db.Count(p50), db.Count(p95)
-		days = append(days, x)
-	}
-	return days, rows.Err()
 }

@@ -34,9 +34,6 @@ func (s *Site) apiUsage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if days == nil {
-		days = []usage.Day{}
-	}
 	return writeJSON(w, struct {
 		Today map[string]usage.Totals `json:"today"`
 		Days  []usage.Day             `json:"days"`

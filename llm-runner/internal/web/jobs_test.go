@@ -13,6 +13,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/sse"
+	"home.arpa/lab/llm-runner/test/enginetest"
 )
 
 // withQueue gives a rig a queue.
@@ -26,14 +27,7 @@ func withQueue(t *testing.T) *rig {
 // work gives a rig an engine, launches it once all who are called by it are there, and then starts them.
 func (r *rig) work(t testing.TB, all ...func(testing.TB, *engine.Engine) func()) {
 	t.Helper()
-	handle, err := r.db.NewWriter()
-	if err != nil {
-		t.Fatal(err)
-	}
-	work, err := engine.Open(context.Background(), handle, engine.Config{Log: r.log, Poll: 5 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
+	work := enginetest.On(t, r.db, engine.Config{Log: r.log, Poll: 5 * time.Millisecond})
 	t.Cleanup(func() { work.Close(5 * time.Second) }) //nolint:errcheck // the test has ended
 	var starts []func()
 	for _, called := range all {

@@ -285,9 +285,6 @@ func (s *Site) apiCalls(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if all == nil {
-		all = []toolbox.Call{}
-	}
 	return writeJSON(w, all)
 }
 

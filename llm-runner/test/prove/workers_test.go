@@ -5,6 +5,7 @@ package prove
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -117,10 +118,10 @@ func (c *crew) allDone(n int, limit time.Duration) {
 	c.t.Helper()
 	err := poll(limit, 100*time.Millisecond, func() error {
 		all := map[string]int{}
-		err := c.query(`SELECT state, count(*) FROM jobs GROUP BY state`, func(scan func(...any) error) error {
+		err := c.query(`SELECT state, count(*) FROM jobs GROUP BY state`, func(row *sql.Rows) error {
 			var state string
 			var count int
-			err := scan(&state, &count)
+			err := row.Scan(&state, &count)
 			all[state] = count
 			return err
 		})
@@ -135,7 +136,7 @@ func (c *crew) allDone(n int, limit time.Duration) {
 }
 
 // query reads the shared database.
-func (c *crew) query(text string, row func(scan func(...any) error) error) error {
+func (c *crew) query(text string, row func(*sql.Rows) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	d, err := db.OpenPostgresRead(ctx, c.database)
@@ -143,17 +144,7 @@ func (c *crew) query(text string, row func(scan func(...any) error) error) error
 		return err
 	}
 	defer d.Close()
-	rows, err := d.Read().QueryContext(ctx, text)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := row(rows.Scan); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+	return db.Each(ctx, d.Read(), "", row, text)
 }
 
 // sent is what the provider saw: questions by their prompt and status.
@@ -189,10 +180,10 @@ func (c *crew) sent() (ok map[string]int, refused, all int) {
 func (c *crew) booked() (by map[usage.Outcome]int, all int) {
 	c.t.Helper()
 	by = map[usage.Outcome]int{}
-	err := c.query(`SELECT outcome, count(*) FROM attempts GROUP BY outcome`, func(scan func(...any) error) error {
+	err := c.query(`SELECT outcome, count(*) FROM attempts GROUP BY outcome`, func(row *sql.Rows) error {
 		var outcome usage.Outcome
 		var n int
-		err := scan(&outcome, &n)
+		err := row.Scan(&outcome, &n)
 		by[outcome] = n
 		all += n
 		return err
@@ -231,10 +222,10 @@ func TestWorkersShareJobsAndALimit(t *testing.T) {
 	}
 	t.Logf("refused %d times", refused)
 	workers := map[string]int{}
-	if err := c.query(`SELECT worker, count(*) FROM jobs GROUP BY worker`, func(scan func(...any) error) error {
+	if err := c.query(`SELECT worker, count(*) FROM jobs GROUP BY worker`, func(row *sql.Rows) error {
 		var worker string
 		var n int
-		err := scan(&worker, &n)
+		err := row.Scan(&worker, &n)
 		workers[worker] = n
 		return err
 	}); err != nil {
@@ -258,7 +249,7 @@ func TestAKilledServersAnswerIsMadeByAWorker(t *testing.T) {
 	if err := poll(90*time.Second, 100*time.Millisecond, func() error {
 		states := ""
 		err := c.query(`SELECT t.state || ' ' || t.due || ' ' || m.text FROM turns t JOIN messages m ON m.id = t.id ORDER BY t.id DESC LIMIT 1`,
-			func(scan func(...any) error) error { return scan(&states) })
+			func(row *sql.Rows) error { return row.Scan(&states) })
 		if err == nil && states != "finished false one two three four five six" {
 			err = fmt.Errorf("the last turn: %s", states)
 		}
@@ -306,9 +297,9 @@ func TestAKilledWorkersJobsAreDoneByTheOthers(t *testing.T) {
 	if len(ok) != n || all <= n || all > n+8 || booked != all || by[usage.Interrupted] != all-n {
 		t.Errorf("the provider saw %d different prompts in %d requests, the books %v", len(ok), all, by)
 	}
-	if err := c.query(`SELECT job, count(*) FROM job_events WHERE to_state = 'done' GROUP BY job HAVING count(*) <> 1`, func(scan func(...any) error) error {
+	if err := c.query(`SELECT job, count(*) FROM job_events WHERE to_state = 'done' GROUP BY job HAVING count(*) <> 1`, func(row *sql.Rows) error {
 		var id, n int
-		err := scan(&id, &n)
+		err := row.Scan(&id, &n)
 		t.Errorf("job %d ended %d times", id, n)
 		return err
 	}); err != nil {

@@ -66,7 +66,7 @@ func (p *Provider) embed(ctx context.Context, req llm.EmbedRequest, texts []stri
 	if err != nil {
 		return out, fmt.Errorf("write embedding request: %w", err)
 	}
-	resp, err := p.do(ctx, modelPath(req.Model)+":batchEmbedContents", body)
+	resp, err := p.ask(ctx, modelPath(req.Model)+":batchEmbedContents", body)
 	if err != nil {
 		return out, err
 	}

@@ -6,6 +6,7 @@ package gemini
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,12 +39,7 @@ type Config struct {
 // Validate returns all faults of c.
 func (c Config) Validate() error { return upstream.Check(c.url(), DefaultURL, c.Timeout) }
 
-func (c Config) url() string {
-	if c.URL == "" {
-		return DefaultURL
-	}
-	return c.URL
-}
+func (c Config) url() string { return cmp.Or(c.URL, DefaultURL) }
 
 // A Provider is one project at Google: its quotas are the project's, whichever of its keys is used. It implements
 // llm.Provider, llm.Embedder and llm.Lister.
@@ -59,14 +55,11 @@ var (
 
 // New returns the Provider of a valid Config. It does not connect.
 func New(c Config) *Provider {
-	if c.Name == "" {
-		c.Name = "gemini"
-	}
 	h := http.Header{}
 	if c.Key != "" {
 		h.Set("X-Goog-Api-Key", c.Key)
 	}
-	return &Provider{client: upstream.New(c.Name, c.url(), h, c.Timeout).Over(c.Dial)}
+	return &Provider{client: upstream.New(cmp.Or(c.Name, "gemini"), c.url(), h, c.Timeout).Over(c.Dial)}
 }
 
 // CloseIdle closes connections that nobody uses.
@@ -121,19 +114,11 @@ func (p *Provider) open(ctx context.Context, req llm.Request, unsigned bool) (*h
 	if err != nil {
 		return nil, &llm.Error{Kind: llm.BadRequest, Message: "the request cannot be written: " + err.Error(), Err: err}
 	}
-	return p.do(ctx, modelPath(req.Model)+":streamGenerateContent?alt=sse", body)
+	return p.ask(ctx, modelPath(req.Model)+":streamGenerateContent?alt=sse", body)
 }
 
-// do sends a request and turns every response that is not a success into an *llm.Error.
-func (p *Provider) do(ctx context.Context, path string, body []byte) (*http.Response, error) {
-	resp, err := p.client.Do(ctx, "/v1beta/"+path, nil, body)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode >= 300 {
-		return nil, refusal(resp.StatusCode, resp.Header, upstream.ErrorBody(resp), time.Now())
-	}
-	return resp, nil
+func (p *Provider) ask(ctx context.Context, path string, body []byte) (*http.Response, error) {
+	return p.client.Ask(ctx, "/v1beta/"+path, nil, body, refusal)
 }
 
 // modelName returns a model's resource name: models/gemini-3.8-flash, or tunedModels/x where it says so itself.
@@ -277,7 +262,7 @@ func (p *Provider) Models(ctx context.Context) ([]llm.ModelInfo, error) {
 
 func (p *Provider) page(ctx context.Context, path string) (modelPage, error) {
 	var page modelPage
-	resp, err := p.do(ctx, path, nil)
+	resp, err := p.ask(ctx, path, nil)
 	if err != nil {
 		return page, err
 	}

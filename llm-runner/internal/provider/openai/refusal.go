@@ -68,26 +68,16 @@ func kindOf(status int, said *wire.Error) llm.Kind {
 		}
 	}
 	switch status {
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return llm.Auth
-	case http.StatusPaymentRequired:
-		return llm.Spend
-	case http.StatusNotFound, http.StatusGone:
+	case http.StatusGone:
 		return llm.NotFound
-	case http.StatusTooManyRequests:
-		return llm.Quota
-	case 498, http.StatusServiceUnavailable, 529:
+	case 498:
 		return llm.Overload
-	case http.StatusRequestTimeout, http.StatusConflict, http.StatusFailedDependency, http.StatusTooEarly:
+	case http.StatusConflict, http.StatusFailedDependency, http.StatusTooEarly:
 		return llm.Unavailable // the moment was wrong, not the request
-	case 499:
-		return llm.Unavailable // cancelled, and not by us
 	}
 	switch {
-	case status >= 400 && status < 500:
-		return llm.BadRequest
-	case status >= 300:
-		return llm.Unavailable // a redirect or a failure of the server
+	case status >= 300: // also a redirect
+		return upstream.KindOf(status)
 	case said.Code == "rate_limit_exceeded" || said.Type == "rate_limit_error":
 		return llm.Quota
 	case said.Code == "invalid_api_key":
