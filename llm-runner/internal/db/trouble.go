@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
@@ -28,11 +29,14 @@ const (
 // FaultOf returns the fault that an error comes of; "" where it comes of something else.
 func FaultOf(err error) Fault {
 	var e *sqlite.Error
+	var pg *pgconn.PgError
 	switch {
 	case err == nil:
 		return ""
 	case errors.As(err, &e):
 		return faults[e.Code()&0xff]
+	case errors.As(err, &pg):
+		return postgresFaults[pg.Code]
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return Full
 	case errors.Is(err, syscall.EROFS):
@@ -58,6 +62,16 @@ func FaultOf(err error) Fault {
 var faults = map[int]Fault{
 	sqlite3.SQLITE_FULL: Full, sqlite3.SQLITE_READONLY: ReadOnly, sqlite3.SQLITE_BUSY: Locked, sqlite3.SQLITE_LOCKED: Locked,
 	sqlite3.SQLITE_CORRUPT: Damaged, sqlite3.SQLITE_NOTADB: Damaged, sqlite3.SQLITE_IOERR: Broken, sqlite3.SQLITE_CANTOPEN: Broken,
+}
+
+// postgresFaults by SQLSTATE (postgresql.org/docs/current/errcodes-appendix.html): disk_full, read_only_sql_transaction,
+// io_error.
+var postgresFaults = map[string]Fault{"53100": Full, "25006": ReadOnly, "58030": Broken}
+
+// Told says that an error comes of a fault that Watch tells of, once, so that nobody else has to. Of PostgreSQL's it tells nothing.
+func Told(err error) bool {
+	var pg *pgconn.PgError
+	return FaultOf(err) != "" && !errors.As(err, &pg)
 }
 
 // Refusal is why something was not taken, and what to do before it is sent again.

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 func TestFaultOf(t *testing.T) {
@@ -191,5 +193,17 @@ func TestAnotherProgramsLockIsToldAfterAWhile(t *testing.T) {
 	err = d.Tx(t.Context(), func(*sql.Tx) error { return nil })
 	if x := d.Trouble(); FaultOf(err) != Locked || x == nil || x.Fault != Locked || time.Since(started) > 5*time.Second {
 		t.Errorf("%v, %+v", err, x)
+	}
+}
+
+func TestFaultsOfPostgresAreFaultsThatNobodyElseTellsOf(t *testing.T) {
+	for code, want := range map[string]Fault{"53100": Full, "25006": ReadOnly, "58030": Broken, "23505": "", "57P01": ""} {
+		err := fmt.Errorf("commit: %w", &pgconn.PgError{Code: code})
+		if got := FaultOf(err); got != want || Told(err) {
+			t.Errorf("%s is %q, told %v", code, got, Told(err))
+		}
+	}
+	if !Told(syscall.ENOSPC) || Told(nil) {
+		t.Error("those of this machine are told of")
 	}
 }

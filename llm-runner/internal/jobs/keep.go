@@ -23,7 +23,7 @@ func (s *Service) Run(ctx context.Context) error {
 	tick := time.NewTicker(lookAfter)
 	defer tick.Stop()
 	for {
-		if err := s.lookAfter(ctx); err != nil && ctx.Err() == nil && db.FaultOf(err) == "" {
+		if err := s.lookAfter(ctx); err != nil && ctx.Err() == nil && !db.Told(err) {
 			s.log.Warn("look after jobs", "error", err)
 		}
 		select {

@@ -482,7 +482,7 @@ func (s *Service) persist(ctx context.Context, id int64, f func(tx *transaction,
 		case ctx.Err() != nil:
 			return Job{}, context.Cause(ctx)
 		}
-		if db.FaultOf(err) == "" { // that one is told of once, not every second for every job
+		if !db.Told(err) { // that one is told of once, not every second for every job
 			s.log.Error("write job", "job", id, "error", err)
 		}
 		again := time.NewTimer(time.Second)

@@ -44,7 +44,7 @@ func (s *Site) apiFail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	status, e := jobProblem(err)
 	if status >= 500 {
-		if db.FaultOf(err) == "" { // that one is told of once, not for every caller
+		if !db.Told(err) { // that one is told of once, not for every caller
 			s.log.Error("serve job", "path", r.URL.Path, "error", err)
 		}
 		w.Header().Set("Retry-After", "5")
