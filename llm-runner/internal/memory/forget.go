@@ -8,7 +8,8 @@ import (
 )
 
 // Forget removes a fact for good: the fact, its quotes and its history, from the tables, the index of words, the vectors, what models have
-// answered, the log of tools, and the databases' files. The message that it came from stays: it is the person's. A process that dies in
+// answered, the log of tools, and the databases' files. The messages that it came from stay,
+// for they are the person's, and are not read again. A process that dies in
 // between leaves a fact that nobody sees any more, and the next one finishes.
 func (s *Service) Forget(ctx context.Context, id int64) error {
 	s.changing.Lock()
@@ -16,7 +17,13 @@ func (s *Service) Forget(ctx context.Context, id int64) error {
 	if _, err := s.One(ctx, id); err != nil {
 		return err
 	}
-	if err := s.DB.Tx(ctx, func(tx *transaction) error { return markForgetting(ctx, tx, []int64{id}) }); err != nil {
+	err := s.DB.Tx(ctx, func(tx *transaction) error {
+		if err := settleMessages(ctx, tx, id, time.Now()); err != nil {
+			return err
+		}
+		return markForgetting(ctx, tx, []int64{id})
+	})
+	if err != nil {
 		return err
 	}
 	return s.settle(ctx)

@@ -143,6 +143,36 @@ type placed struct {
 // neighbours is how many facts a new one is compared with.
 const neighbours = 3
 
+// nearest are facts with something in common with another, and how much.
+type nearest []struct {
+	fact  Fact
+	score float64
+}
+
+func (n *nearest) add(f Fact, score float64) {
+	if score > 0 {
+		*n = append(*n, struct {
+			fact  Fact
+			score float64
+		}{f, score})
+	}
+}
+
+// most are the nearest ones, a few, the newest first where they are alike.
+func (n nearest) most() (all []Fact) {
+	for range min(len(n), neighbours) {
+		best := 0
+		for i := range n {
+			if n[i].score > n[best].score || n[i].score == n[best].score && n[i].fact.ID > n[best].fact.ID {
+				best = i
+			}
+		}
+		all = append(all, n[best].fact)
+		n = slices.Delete(slices.Clone(n), best, best+1)
+	}
+	return all
+}
+
 // readOne reads a message, and writes what comes of it and that it was read in one transaction.
 func (s *Service) readOne(ctx context.Context, run string, m Message, r *Report) error {
 	x := read(m.Text)
@@ -176,8 +206,11 @@ func (s *Service) readOne(ctx context.Context, run string, m Message, r *Report)
 	err := s.DB.Tx(ctx, func(tx *transaction) error {
 		fresh, repeated = nil, 0
 		first, err := s.markRead(ctx, tx, m, run, len(places), dropped, now)
-		if err != nil || !first { // another process has read it meanwhile
+		if err != nil {
 			return err
+		}
+		if !first { // another process has read it meanwhile, or what it said was forgotten: of the answer no byte may be left
+			return wantScrub(ctx, tx)
 		}
 		for _, p := range places {
 			id, made, err := s.write(ctx, tx, p, run, now)
@@ -305,33 +338,35 @@ func (s *Service) place(ctx context.Context, m Message, r *Report, before []plac
 	if err != nil {
 		return p, "", err
 	}
+	near, undone := nearest{}, nearest{}
 	mine, about := topics(c.Fact), topics(c.Fact+" "+sentenceOf(m.Text, c.Start))
-	var near []Fact
-	score := map[int64]float64{}
+	taken := false
 	for _, f := range all {
 		switch {
 		case f.norm == p.fact.norm && f.State == Current:
 			p.repeats = f.ID
 			return p, "", nil
 		case f.norm == p.fact.norm && f.State == Undone:
-			return p, dropTaken, nil
+			taken = true
 		case f.State == Current:
-			if n := max(likeness(mine, topics(f.Text)), likeness(about, topics(f.Text))/2); n > 0 {
-				score[f.ID] = n
-				near = append(near, f)
-			}
+			near.add(f, max(likeness(mine, topics(f.Text)), likeness(about, topics(f.Text))/2))
+		case f.State == Undone:
+			undone.add(f, likeness(mine, topics(f.Text)))
 		}
 	}
-	slices.SortStableFunc(near, func(a, b Fact) int {
-		switch {
-		case score[a.ID] > score[b.ID]:
-			return -1
-		case score[a.ID] < score[b.ID]:
-			return 1
+	if taken {
+		return p, dropTaken, nil
+	}
+	for _, f := range undone.most() {
+		relation, err := s.relate(ctx, m, r, f, c.Fact)
+		if err != nil {
+			return p, "", err
 		}
-		return int(b.ID - a.ID)
-	})
-	for _, f := range near[:min(len(near), neighbours)] {
+		if relation == same { // in other words
+			return p, dropTaken, nil
+		}
+	}
+	for _, f := range near.most() {
 		relation, err := s.relate(ctx, m, r, f, c.Fact)
 		if err != nil {
 			return p, "", err

@@ -391,6 +391,8 @@ func one(fact, quote string, corrects bool) string {
 var moving = proposes("I live in Berlin", one("The user lives in Berlin", "I live in Berlin", false),
 	"I live in Hamburg", one("The user lives in Hamburg", "I live in Hamburg", false),
 	"I moved to Bonn", one("The user lives in Bonn", "I moved to Bonn, no longer Berlin", true),
+	"My flat in Bonn", one("The user's home is in Bonn", "My flat in Bonn is where I live", false),
+	"New: The user's home is in Bonn", `{"relation":"same"}`,
 	"New: The user lives in", `{"relation":"contradicts"}`)
 
 func TestAContradictionWaitsForThePerson(t *testing.T) {
@@ -456,9 +458,49 @@ func TestACorrectionKeepsTheOldFactAsHistory(t *testing.T) {
 	if got := w.texts(Current); !slices.Equal(got, []string{"The user lives in Berlin"}) {
 		t.Errorf("after undo: %v", got)
 	}
-	w.says(3, "I moved to Bonn, no longer Berlin!", false)
-	if r := w.learn(); len(r.Learned) != 0 || r.Dropped[string(dropTaken)] != 1 {
-		t.Errorf("what was taken back came again: %+v", r)
+	for chat, text := range []string{3: "I moved to Bonn, no longer Berlin!", 4: "My flat in Bonn is where I live."} { // in the same words, and in others
+		if text == "" {
+			continue
+		}
+		w.says(int64(chat), text, false)
+		if r := w.learn(); len(r.Learned) != 0 || r.Repeated != 0 || r.Dropped[string(dropTaken)] != 1 {
+			t.Errorf("what was taken back came again from %q: %+v", text, r)
+		}
+	}
+}
+
+// TestWhatWasTakenBackIsNotLearnedFromTheSameMessage has a fact told, then undone or forgotten, before its message is read.
+func TestWhatWasTakenBackIsNotLearnedFromTheSameMessage(t *testing.T) {
+	for name, back := range map[string]func(*world, int64) error{
+		"forget": func(w *world, id int64) error { return w.Forget(t.Context(), id) },
+		"undo":   func(w *world, id int64) error { _, err := w.Undo(t.Context(), id); return err },
+	} {
+		w := newWorld(t, moving)
+		w.says(1, "Remember that I live in Berlin.", false)
+		f, err := w.Remember(t.Context(), "The user's home is Berlin", "I live in Berlin", "turn-1", w.said[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := back(w, f.ID); err != nil {
+			t.Fatal(err)
+		}
+		if r := w.learn(); r.Asked != 0 || len(w.texts(Current)) != 0 {
+			t.Errorf("%s: %+v, %v", name, r, w.texts(Current))
+		}
+		w.says(2, "I live in Hamburg.", false)
+		if r := w.learn(); len(r.Learned) != 1 {
+			t.Errorf("%s: another message: %+v", name, r)
+		}
+	}
+	// What was told and stands is said by its message too, and the message may hold more.
+	w := newWorld(t, proposes("I keep bees", `{"facts":[`+strings.TrimSuffix(strings.TrimPrefix(one("The user keeps bees", "I keep bees", false), `{"facts":[`), `]}`)+`,`+
+		strings.TrimPrefix(one("The user lives in Berlin", "I live in Berlin", false), `{"facts":[`)))
+	w.says(1, "Remember that I keep bees. I live in Berlin.", false)
+	if _, err := w.Remember(t.Context(), "The user keeps bees", "I keep bees", "turn-1", w.said[1]); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.learn(); len(r.Learned) != 1 || r.Repeated != 1 || len(w.texts(Current)) != 2 {
+		t.Errorf("%+v, %v", r, w.texts(Current))
 	}
 }
 

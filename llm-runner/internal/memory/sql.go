@@ -248,6 +248,9 @@ func (s *Service) undo(ctx context.Context, tx *transaction, fact int64, now tim
 	do(`UPDATE memory_changes SET undone = ? WHERE id = ?`, true, id)
 	switch kind {
 	case "made":
+		if err == nil {
+			err = settleMessages(ctx, tx, of, now)
+		}
 		do(`UPDATE memory_facts SET state = 'undone', superseded_by = NULL, rev = rev + 1, changed_at = ? WHERE id = ?`, at, of)
 		do(`UPDATE memory_conflicts SET outcome = 'undone', resolved_at = ? WHERE outcome = '' AND (older = ? OR newer = ?)`, at, of, of)
 		do(`UPDATE memory_facts SET state = 'current', superseded_by = NULL, rev = rev + 1, changed_at = ? WHERE superseded_by = ? AND state = 'superseded'
@@ -297,6 +300,15 @@ func (s *Service) markRead(ctx context.Context, tx *transaction, m Message, run 
 		return false, err
 	}
 	return n > 0, change(ctx, tx, `DELETE FROM memory_answers WHERE message = ?`, m.ID)
+}
+
+// settleMessages has the messages that a fact rests on count as read: whoever takes a fact back does not want it learned from them again.
+func settleMessages(ctx context.Context, tx *transaction, fact int64, now time.Time) error {
+	if err := change(ctx, tx, `INSERT INTO memory_read (message, chat, run, found, dropped, read_at) SELECT message, chat, '', 0, '{}', ? FROM memory_sources WHERE fact = ?
+		ON CONFLICT (message) DO NOTHING`, now.UnixMilli(), fact); err != nil {
+		return err
+	}
+	return change(ctx, tx, `DELETE FROM memory_answers WHERE message IN (SELECT message FROM memory_sources WHERE fact = ?)`, fact)
 }
 
 func (s *Service) answered(ctx context.Context, message int64, key string) (answer string, ok bool, err error) {
