@@ -390,6 +390,7 @@ func one(fact, quote string, corrects bool) string {
 
 var moving = proposes("I live in Berlin", one("The user lives in Berlin", "I live in Berlin", false),
 	"I live in Hamburg", one("The user lives in Hamburg", "I live in Hamburg", false),
+	"I live in Munich", one("The user lives in Munich", "I live in Munich", false),
 	"I moved to Bonn", one("The user lives in Bonn", "I moved to Bonn, no longer Berlin", true),
 	"My flat in Bonn", one("The user's home is in Bonn", "My flat in Bonn is where I live", false),
 	"New: The user's home is in Bonn", `{"relation":"same"}`,
@@ -432,6 +433,69 @@ func TestAContradictionWaitsForThePerson(t *testing.T) {
 			t.Errorf("after undo: %+v, %v", open, err)
 		}
 	}
+}
+
+// TestUndoOpensAllContradictionsAgain undoes what ended several contradictions at once: a decision, and a correction.
+func TestUndoOpensAllContradictionsAgain(t *testing.T) {
+	w := newWorld(t, moving)
+	for i, town := range []string{"Berlin", "Hamburg", "Munich"} {
+		w.says(int64(i+1), "I live in "+town+".", false)
+	}
+	w.learn()
+	open := func() (all [][2]string) {
+		t.Helper()
+		conflicts, err := w.Conflicts(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range conflicts {
+			all = append(all, [2]string{strings.TrimPrefix(x.Older.Text, "The user lives in "), strings.TrimPrefix(x.Newer.Text, "The user lives in ")})
+		}
+		return all
+	}
+	three := [][2]string{{"Berlin", "Hamburg"}, {"Hamburg", "Munich"}, {"Berlin", "Munich"}}
+	if got := open(); !slices.Equal(got, three) {
+		t.Fatalf("%v", got)
+	}
+	undo := func(fact int64, want [][2]string) {
+		t.Helper()
+		if _, err := w.Undo(t.Context(), fact); err != nil {
+			t.Fatal(err)
+		}
+		if got := open(); !slices.Equal(got, want) {
+			t.Errorf("after undo %v, should be %v", got, want)
+		}
+	}
+	decide := func(pair int, holds string, want [][2]string) {
+		t.Helper()
+		conflicts, err := w.Conflicts(t.Context())
+		if err == nil {
+			err = w.Resolve(t.Context(), conflicts[pair].ID, holds)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := open(); !slices.Equal(got, want) {
+			t.Errorf("after %s %v, should be %v", holds, got, want)
+		}
+	}
+	decide(0, HoldsNewer, three[1:2])
+	undo(0, three)
+	decide(2, HoldsBoth, three[:2])
+	undo(0, three)
+	decide(0, HoldsNewer, three[1:2])
+	decide(0, HoldsNewer, nil)
+	undo(0, three[1:2])
+	undo(0, three)
+
+	w.says(4, "I moved to Bonn, no longer Berlin.", false) // it takes the place of all of them
+	if r := w.learn(); r.Superseded != 3 {
+		t.Fatalf("%+v", r)
+	}
+	if got := open(); got != nil {
+		t.Errorf("after the correction %v", got)
+	}
+	undo(0, three)
 }
 
 func TestACorrectionKeepsTheOldFactAsHistory(t *testing.T) {

@@ -151,11 +151,12 @@ func (s *Service) write(ctx context.Context, tx *transaction, p placed, run stri
 	if err := s.source(ctx, tx, id, p.fact.Sources); err != nil {
 		return 0, false, err
 	}
-	if err := change(ctx, tx, `INSERT INTO memory_changes (fact, kind, run, at) VALUES (?, 'made', ?, ?)`, id, run, at); err != nil {
+	in, err := did(ctx, tx, id, "made", 0, run, now)
+	if err != nil {
 		return 0, false, err
 	}
 	for _, old := range p.supersedes {
-		if err := s.supersede(ctx, tx, old, id, now); err != nil {
+		if err := s.supersede(ctx, tx, old, id, in, now); err != nil {
 			return 0, false, err
 		}
 	}
@@ -178,14 +179,23 @@ func (s *Service) source(ctx context.Context, tx *transaction, fact int64, all [
 	return nil
 }
 
-// supersede makes a fact history; what it contradicted is decided with that.
-func (s *Service) supersede(ctx context.Context, tx *transaction, old, by int64, now time.Time) error {
+// did writes down what was done to a fact, and returns the change's number.
+func did(ctx context.Context, tx *transaction, fact int64, kind string, conflict int64, run string, now time.Time) (id int64, err error) {
+	err = tx.QueryRowContext(ctx, `INSERT INTO memory_changes (fact, kind, conflict, run, at) VALUES (?,?,?,?,?) RETURNING id`, fact, kind, conflict, run, now.UnixMilli()).Scan(&id)
+	if err != nil {
+		return 0, fmt.Errorf("write history of facts: %w", err)
+	}
+	return id, nil
+}
+
+// supersede makes a fact history in the course of a change; what it contradicted is decided with that.
+func (s *Service) supersede(ctx context.Context, tx *transaction, old, by, in int64, now time.Time) error {
 	at := now.UnixMilli()
 	if err := change(ctx, tx, `UPDATE memory_facts SET state = 'superseded', superseded_by = ?, rev = rev + 1, changed_at = ? WHERE id = ? AND state = 'current'`, by, at, old); err != nil {
 		return err
 	}
-	return change(ctx, tx, `UPDATE memory_conflicts SET outcome = CASE WHEN older = ? THEN 'newer' ELSE 'older' END, resolved_at = ?
-		WHERE outcome = '' AND (older = ? OR newer = ?)`, old, at, old, old)
+	return change(ctx, tx, `UPDATE memory_conflicts SET outcome = CASE WHEN older = ? THEN 'newer' ELSE 'older' END, resolved_at = ?, decided_by = ?
+		WHERE outcome = '' AND (older = ? OR newer = ?)`, old, at, in, old, old)
 }
 
 func (s *Service) rewrite(ctx context.Context, tx *transaction, f Fact, text string, now time.Time) error {
@@ -207,21 +217,21 @@ func (s *Service) resolve(ctx context.Context, tx *transaction, conflict int64, 
 	case outcome != "":
 		return refused("contradiction %d was decided before: %s", conflict, outcome)
 	}
-	if err := change(ctx, tx, `UPDATE memory_conflicts SET outcome = ?, resolved_at = ? WHERE id = ?`, holds, now.UnixMilli(), conflict); err != nil {
-		return err
+	loser, winner := newer, older
+	if holds == HoldsNewer {
+		loser, winner = older, newer
 	}
-	loser := newer
-	switch holds {
-	case HoldsOlder:
-		err = s.supersede(ctx, tx, newer, older, now)
-	case HoldsNewer:
-		loser = older
-		err = s.supersede(ctx, tx, older, newer, now)
-	}
+	in, err := did(ctx, tx, loser, "resolved", conflict, "", now)
 	if err != nil {
 		return err
 	}
-	return change(ctx, tx, `INSERT INTO memory_changes (fact, kind, conflict, run, at) VALUES (?, 'resolved', ?, '', ?)`, loser, conflict, now.UnixMilli())
+	if err := change(ctx, tx, `UPDATE memory_conflicts SET outcome = ?, resolved_at = ?, decided_by = ? WHERE id = ?`, holds, now.UnixMilli(), in, conflict); err != nil {
+		return err
+	}
+	if holds == HoldsBoth {
+		return nil
+	}
+	return s.supersede(ctx, tx, loser, winner, in, now)
 }
 
 // undo takes back the last change that was not.
@@ -258,9 +268,11 @@ func (s *Service) undo(ctx context.Context, tx *transaction, fact int64, now tim
 	case "edited":
 		do(`UPDATE memory_facts SET text = ?, norm = ?, rev = rev + 1, changed_at = ? WHERE id = ?`, before, normal(before), at, of)
 	case "resolved":
-		do(`UPDATE memory_conflicts SET outcome = '', resolved_at = NULL WHERE id = ?`, conflict)
 		do(`UPDATE memory_facts SET state = 'current', superseded_by = NULL, rev = rev + 1, changed_at = ? WHERE id = ? AND state = 'superseded'`, at, of)
 	}
+	// What the change decided is open again, as far as both sides count.
+	do(`UPDATE memory_conflicts SET outcome = '', resolved_at = NULL, decided_by = 0 WHERE (decided_by = ? OR id = ?)
+		AND older IN (SELECT id FROM memory_facts WHERE state = 'current') AND newer IN (SELECT id FROM memory_facts WHERE state = 'current')`, id, conflict)
 	return kind, of, err
 }
 
