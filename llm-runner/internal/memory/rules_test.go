@@ -36,6 +36,18 @@ func TestSecrets(t *testing.T) {
 		"https://example.org/?t=x8Kd02mfLq91ZzPoT5vB7rYw":      "x8Kd02mfLq91ZzPoT5vB7rYw",
 		"My CVV is 123":                                        "123",
 		"Meine Steuer-ID ist 12 345 678 901":                   "12 345 678 901",
+		"Mein WLAN-Passwort:\nsommerwiese":                     "sommerwiese",
+		"Mein WLAN-Passwort:\n\n  sommerwiese\n\nDanke":        "sommerwiese",
+		"WLAN-Passwort\nsommerwiese":                           "sommerwiese",
+		"**Password**:\r\nsommerwiese":                         "sommerwiese",
+		"My password?\nI use hunter2 for everything.":          "hunter2",
+		"My password? Rosebud.":                                "Rosebud",
+		"Das Kennwort lautet\nsommerwiese":                     "sommerwiese",
+		"my passwords:\n- mail: rosebud\n- bank: sommerwiese":  "sommerwiese",
+		"recovery phrase:\n1. Ribbon\n2. Lamp\n3. Otter":       "Otter",
+		"sommerwiese\nis my wifi password":                     "sommerwiese",
+		"Sommerwiese. Das ist mein WLAN-Passwort.":             "Sommerwiese",
+		"sommerwiese\nThat’s our door code":                    "sommerwiese",
 		"the recovery phrase is ribbon lamp otter tree window": "otter",
 	} {
 		hidden := false
@@ -53,7 +65,8 @@ func TestSecrets(t *testing.T) {
 		"I live in Berlin since 2019", "My zip code is 53111", "Donaudampfschifffahrtsgesellschaftskapitän", "I was born on 12 May 1984 at 14:30", "I use a password manager",
 		"My phone number is +49 228 1234567", "jonas.weber1984@example.org is my mail", "https://example.org/a/long/path/to-something-2024.html", "I work at Müller & Söhne",
 		"I run PostgreSQL 17.2 and go1.25.3", "The user weighs 78.5 kg", "I drive 23,000 km a year", "I read the source code of SQLite", "E-Bike-Akku mit 625Wh", "GPT-4o and qwen2.5:14b-instruct",
-		"192.168.178.20", "I code in Go", "my_project_name/with/slashes_v2", "Ich habe keine Geheimnisse vor dir",
+		"192.168.178.20", "I code in Go", "my_project_name/with/slashes_v2",
+		"I forgot my password. I live in Bonn.", "My zip code?\nI live in Bonn, 53111.", "That is my brother. I live in Bonn.", "I like tea. That is the source code I meant.", "Ich habe keine Geheimnisse vor dir",
 	} {
 		if s := secrets(text); len(s) > 0 {
 			t.Errorf("%q is no secret: %v", text, s)
