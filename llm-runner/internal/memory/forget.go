@@ -18,10 +18,16 @@ func (s *Service) Forget(ctx context.Context, id int64) error {
 		return err
 	}
 	err := s.DB.Tx(ctx, func(tx *transaction) error {
-		if err := settleMessages(ctx, tx, id, time.Now()); err != nil {
+		all, err := twins(ctx, tx, id)
+		if err != nil {
 			return err
 		}
-		return markForgetting(ctx, tx, []int64{id})
+		for _, one := range all {
+			if err := settleMessages(ctx, tx, one, time.Now()); err != nil {
+				return err
+			}
+		}
+		return markForgetting(ctx, tx, all)
 	})
 	if err != nil {
 		return err

@@ -58,6 +58,9 @@ func (s *Service) Learn(ctx context.Context, run string) (Report, error) {
 	if r.Forgotten, err = s.Conversation(ctx); err != nil {
 		return r, err
 	}
+	if err := s.compare(ctx, &r); err != nil {
+		return r, err
+	}
 	fresh, done, err := s.fresh(ctx)
 	if err != nil {
 		return r, err
@@ -383,6 +386,67 @@ func (s *Service) place(ctx context.Context, m Message, r *Report, before []plac
 		}
 	}
 	return p, "", nil
+}
+
+// compare has a model say how facts that were told or added stand to older ones; newer ones were compared with them when they came. What no
+// model can say now waits for the next time.
+func (s *Service) compare(ctx context.Context, r *Report) error {
+	raw, err := s.facts(ctx, s.DB.Read(), filter{raw: true, state: Current})
+	if err != nil {
+		return err
+	}
+	slices.Reverse(raw) // the oldest first: of two that are alike the newer one is compared with the older
+	for _, f := range raw {
+		all, err := s.facts(ctx, s.DB.Read(), filter{state: Current})
+		if err != nil {
+			return err
+		}
+		near := nearest{}
+		for _, g := range all {
+			if g.ID < f.ID {
+				near.add(g, likeness(topics(f.Text), topics(g.Text)))
+			}
+		}
+		var conflicts []int64
+		var twin Fact
+		for _, g := range near.most() {
+			var relation string
+			relation, err = s.relate(ctx, Message{ID: -f.ID, Private: f.Private}, r, g, f.Text)
+			if err != nil {
+				break
+			}
+			if relation == same {
+				twin, conflicts = g, nil
+				break
+			}
+			if relation == contradicts {
+				conflicts = append(conflicts, g.ID)
+			}
+		}
+		var busy *llm.BusyError
+		var refused *llm.Error
+		switch {
+		case errors.As(err, &busy) || ctx.Err() != nil:
+			return fmt.Errorf("compare fact %d: %w", f.ID, err)
+		case errors.As(err, &refused) && refused.Kind == llm.BadRequest && !f.Private: // asking again would not help
+		case err != nil:
+			s.log.Warn("compare a fact that was told or added", "fact", f.ID, "error", err)
+			continue
+		}
+		s.changing.Lock()
+		done, err := s.settleCompared(ctx, f, conflicts, twin, time.Now())
+		s.changing.Unlock()
+		if err != nil {
+			return err
+		}
+		if done {
+			r.Conflicts += len(conflicts)
+		}
+		if done && twin.ID != 0 {
+			r.Repeated++
+		}
+	}
+	return nil
 }
 
 // said is when a fact was said last, or made.

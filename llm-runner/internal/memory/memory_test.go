@@ -394,6 +394,8 @@ var moving = proposes("I live in Berlin", one("The user lives in Berlin", "I liv
 	"I moved to Bonn", one("The user lives in Bonn", "I moved to Bonn, no longer Berlin", true),
 	"My flat in Bonn", one("The user's home is in Bonn", "My flat in Bonn is where I live", false),
 	"New: The user's home is in Bonn", `{"relation":"same"}`,
+	"Known: The user lives in Berlin\nNew: The user's home", `{"relation":"same"}`,
+	"Known: The user lives in Hamburg\nNew: The user's home", `{"relation":"independent"}`,
 	"New: The user lives in", `{"relation":"contradicts"}`)
 
 func TestAContradictionWaitsForThePerson(t *testing.T) {
@@ -431,6 +433,85 @@ func TestAContradictionWaitsForThePerson(t *testing.T) {
 		}
 		if open, err := w.Conflicts(t.Context()); err != nil || len(open) != 1 || len(w.texts(Current)) != 2 {
 			t.Errorf("after undo: %+v, %v", open, err)
+		}
+	}
+}
+
+// TestWhatIsToldOrAddedIsComparedToo has facts that contradict or repeat known ones come by the tool and by hand: the next Learn shows it.
+func TestWhatIsToldOrAddedIsComparedToo(t *testing.T) {
+	begun := func() *world {
+		w := newWorld(t, moving)
+		w.says(1, "I live in Berlin.", false)
+		w.learn()
+		return w
+	}
+	told := func(w *world, text, message string) Fact {
+		t.Helper()
+		w.says(2, message, false)
+		f, err := w.Remember(t.Context(), text, message, "turn-2", w.said[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	added := func(w *world, text, _ string) Fact {
+		t.Helper()
+		f, err := w.Add(t.Context(), text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	for name, make := range map[string]func(*world, string, string) Fact{"told": told, "added": added} {
+		w := begun()
+		f := make(w, "The user lives in Hamburg", "I live in Hamburg")
+		asked := len(w.model.asked)
+		r := w.learn()
+		open, err := w.Conflicts(t.Context())
+		if err != nil || len(open) != 1 || open[0].Newer.ID != f.ID || r.Conflicts != 1 {
+			t.Errorf("%s: %+v, %v, %+v", name, open, err, r)
+		}
+		if again := w.learn(); again.Asked != 0 || len(w.model.asked) == asked {
+			t.Errorf("%s: %+v", name, again)
+		}
+
+		// The same in other words takes the place of the old one, with all that belongs to it, until it is undone.
+		w = begun()
+		w.says(3, "I live in Hamburg.", false)
+		w.learn()
+		f = make(w, "The user's home lives in Berlin", "I live in a home in Berlin")
+		w.model.fail, w.model.stop = &llm.BusyError{Provider: "any"}, 0
+		if _, err := w.Learn(t.Context(), "test"); err == nil {
+			t.Error("nobody was busy")
+		}
+		w.model.fail = nil
+		w.learn()
+		if got := w.texts(Current); !slices.Equal(got, []string{"The user lives in Hamburg", f.Text}) || len(w.index) != 2 {
+			t.Errorf("%s: %v, %v", name, got, w.index)
+		}
+		if open, err := w.Conflicts(t.Context()); err != nil || len(open) != 1 || open[0].Newer.ID != f.ID {
+			t.Errorf("%s: %+v, %v", name, open, err)
+		}
+		if f, err := w.One(t.Context(), f.ID); err != nil || f.Sources[0].Quote != "I live in Berlin" {
+			t.Errorf("%s: %+v, %v", name, f, err)
+		}
+		if _, err := w.Undo(t.Context(), f.ID); err != nil {
+			t.Fatal(err)
+		}
+		if open, err := w.Conflicts(t.Context()); err != nil || len(open) != 1 || open[0].Older.Text != "The user lives in Berlin" {
+			t.Errorf("%s after undo: %+v, %v", name, open, err)
+		}
+
+		// Forgetting it takes the other words along.
+		w = begun()
+		f = make(w, "The user's home lives in Berlin", "I live in a home in Berlin")
+		w.learn()
+		if err := w.Forget(t.Context(), f.ID); err != nil {
+			t.Fatal(err)
+		}
+		w.learn()
+		if left := w.dump(); strings.Contains(left, "Berlin") || strings.Contains(left, "berlin") || len(w.index) != 0 {
+			t.Errorf("%s: left %s, %v", name, left, w.index)
 		}
 	}
 }

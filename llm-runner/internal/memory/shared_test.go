@@ -4,6 +4,7 @@ package memory
 
 import (
 	"testing"
+	"time"
 
 	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/test/postgrestest"
@@ -29,6 +30,17 @@ func TestFactsInPostgreSQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := w.Undo(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	twin, err := w.Add(t.Context(), "The user is allergic to all peanuts, and drives to work")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.learn()
+	if _, err := w.settleCompared(t.Context(), twin, []int64{open[0].Older.ID}, open[1].Older, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Forget(t.Context(), twin.ID); err != nil {
 		t.Fatal(err)
 	}
 	f, err := w.Edit(t.Context(), open[1].Newer.ID, "Der Nutzer mag schwarze Oliven")

@@ -22,6 +22,7 @@ type filter struct {
 	state   State
 	norm    string
 	message int64
+	raw     bool // those that are still to be compared
 	going   bool // those that are being forgotten, and no others
 }
 
@@ -46,6 +47,9 @@ func (s *Service) facts(ctx context.Context, q db.Querier, w filter) ([]Fact, er
 	}
 	if w.message != 0 {
 		add(`f.id IN (SELECT fact FROM memory_sources WHERE message = ?)`, w.message)
+	}
+	if w.raw {
+		add(`NOT f.compared`)
 	}
 	condition := strings.Join(where, ` AND `)
 	all, err := db.All(ctx, q, "read memory", func(r *sql.Rows) (f Fact, err error) {
@@ -143,8 +147,8 @@ func (s *Service) write(ctx context.Context, tx *transaction, p placed, run stri
 		}
 		return id, false, change(ctx, tx, `UPDATE memory_facts SET private = private AND ?, rev = rev + 1 WHERE id = ? AND origin <> 'added'`, p.fact.Private, id)
 	}
-	err = tx.QueryRowContext(ctx, `INSERT INTO memory_facts (text, norm, state, origin, confidence, private, created_at, changed_at) VALUES (?,?,'current',?,?,?,?,?) RETURNING id`,
-		p.fact.Text, p.fact.norm, string(p.fact.Origin), p.fact.Confidence, p.fact.Private, at, at).Scan(&id)
+	err = tx.QueryRowContext(ctx, `INSERT INTO memory_facts (text, norm, state, origin, confidence, private, compared, created_at, changed_at) VALUES (?,?,'current',?,?,?,?,?,?) RETURNING id`,
+		p.fact.Text, p.fact.norm, string(p.fact.Origin), p.fact.Confidence, p.fact.Private, p.fact.Origin == Learned, at, at).Scan(&id)
 	if err != nil {
 		return 0, false, fmt.Errorf("write fact: %w", err)
 	}
@@ -161,8 +165,7 @@ func (s *Service) write(ctx context.Context, tx *transaction, p placed, run stri
 		}
 	}
 	for _, old := range p.conflicts {
-		err := change(ctx, tx, `INSERT INTO memory_conflicts (older, newer, opened_at) SELECT id, ?, ? FROM memory_facts WHERE id = ? AND state = 'current'`, id, at, old)
-		if err != nil {
+		if err := oppose(ctx, tx, old, id, now); err != nil {
 			return 0, false, err
 		}
 	}
@@ -177,6 +180,60 @@ func (s *Service) source(ctx context.Context, tx *transaction, fact int64, all [
 		}
 	}
 	return nil
+}
+
+// oppose opens a contradiction between two current facts, unless there was one between them before.
+func oppose(ctx context.Context, tx *transaction, older, newer int64, now time.Time) error {
+	return change(ctx, tx, `INSERT INTO memory_conflicts (older, newer, opened_at) SELECT o.id, n.id, ? FROM memory_facts o JOIN memory_facts n ON n.id = ?
+		WHERE o.id = ? AND o.id <> n.id AND o.state = 'current' AND n.state = 'current'
+		AND NOT EXISTS (SELECT 1 FROM memory_conflicts c WHERE c.older = o.id AND c.newer = n.id OR c.older = n.id AND c.newer = o.id)`, now.UnixMilli(), newer, older)
+}
+
+// settleCompared writes what came of comparing a fact that was told or added: which older ones it contradicts, and which says the same (0: none).
+// That one makes room for it, with its sources and contradictions, and comes back when the fact is undone. done is false where the fact has
+// changed meanwhile.
+func (s *Service) settleCompared(ctx context.Context, f Fact, conflicts []int64, twin Fact, now time.Time) (done bool, err error) {
+	err = s.DB.Tx(ctx, func(tx *transaction) error {
+		done = false
+		var in int64
+		err := tx.QueryRowContext(ctx, `SELECT c.id FROM memory_facts f JOIN memory_changes c ON c.fact = f.id AND c.kind = 'made' WHERE f.id = ? AND f.state = 'current' AND f.text = ?`, f.ID, f.Text).Scan(&in)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read fact: %w", err)
+		}
+		done = true
+		if twin.ID != 0 {
+			sides, err := db.All(ctx, tx, "read memory", db.Column[int64], `SELECT CASE WHEN older = ? THEN newer ELSE older END FROM memory_conflicts WHERE outcome = '' AND (older = ? OR newer = ?)`, twin.ID, twin.ID, twin.ID)
+			if err != nil {
+				return err
+			}
+			conflicts = append(slices.Clone(conflicts), sides...)
+			if err := s.source(ctx, tx, f.ID, twin.Sources); err != nil {
+				return err
+			}
+			if err := change(ctx, tx, `UPDATE memory_facts SET private = private AND ?, rev = rev + 1 WHERE id = ? AND origin <> 'added'`, twin.Private, f.ID); err != nil {
+				return err
+			}
+			if err := s.supersede(ctx, tx, twin.ID, f.ID, in, now); err != nil {
+				return err
+			}
+			if err := change(ctx, tx, `UPDATE memory_facts SET same = ? WHERE id = ? AND superseded_by = ?`, true, twin.ID, f.ID); err != nil {
+				return err
+			}
+		}
+		for _, old := range conflicts {
+			if err := oppose(ctx, tx, old, f.ID, now); err != nil {
+				return err
+			}
+		}
+		if err := change(ctx, tx, `DELETE FROM memory_answers WHERE message = ?`, -f.ID); err != nil {
+			return err
+		}
+		return change(ctx, tx, `UPDATE memory_facts SET compared = ? WHERE id = ?`, true, f.ID)
+	})
+	return done, err
 }
 
 // did writes down what was done to a fact, and returns the change's number.
@@ -263,8 +320,8 @@ func (s *Service) undo(ctx context.Context, tx *transaction, fact int64, now tim
 		}
 		do(`UPDATE memory_facts SET state = 'undone', superseded_by = NULL, rev = rev + 1, changed_at = ? WHERE id = ?`, at, of)
 		do(`UPDATE memory_conflicts SET outcome = 'undone', resolved_at = ? WHERE outcome = '' AND (older = ? OR newer = ?)`, at, of, of)
-		do(`UPDATE memory_facts SET state = 'current', superseded_by = NULL, rev = rev + 1, changed_at = ? WHERE superseded_by = ? AND state = 'superseded'
-			AND norm NOT IN (SELECT norm FROM memory_facts WHERE state = 'current')`, at, of)
+		do(`UPDATE memory_facts SET state = 'current', superseded_by = NULL, same = ?, rev = rev + 1, changed_at = ? WHERE superseded_by = ? AND state = 'superseded'
+			AND norm NOT IN (SELECT norm FROM memory_facts WHERE state = 'current')`, false, at, of)
 	case "edited":
 		do(`UPDATE memory_facts SET text = ?, norm = ?, rev = rev + 1, changed_at = ? WHERE id = ?`, before, normal(before), at, of)
 	case "resolved":
@@ -320,7 +377,7 @@ func settleMessages(ctx context.Context, tx *transaction, fact int64, now time.T
 		ON CONFLICT (message) DO NOTHING`, now.UnixMilli(), fact); err != nil {
 		return err
 	}
-	return change(ctx, tx, `DELETE FROM memory_answers WHERE message IN (SELECT message FROM memory_sources WHERE fact = ?)`, fact)
+	return change(ctx, tx, `DELETE FROM memory_answers WHERE message = ? OR message IN (SELECT message FROM memory_sources WHERE fact = ?)`, -fact, fact)
 }
 
 func (s *Service) answered(ctx context.Context, message int64, key string) (answer string, ok bool, err error) {
@@ -413,7 +470,7 @@ func (s *Service) markIndexed(ctx context.Context, all []Fact) error {
 
 // messages are all that facts rest on, and all that were read.
 func (s *Service) messages(ctx context.Context) ([]int64, error) {
-	return db.All(ctx, s.DB.Read(), "read memory", db.Column[int64], `SELECT message FROM memory_sources UNION SELECT message FROM memory_read UNION SELECT message FROM memory_answers`)
+	return db.All(ctx, s.DB.Read(), "read memory", db.Column[int64], `SELECT message FROM memory_sources UNION SELECT message FROM memory_read UNION SELECT message FROM memory_answers WHERE message > 0`)
 }
 
 // lose removes what rests on messages that are gone, and returns the facts that then rest on nothing.
@@ -466,6 +523,11 @@ func markForgetting(ctx context.Context, tx *transaction, ids []int64) error {
 	return nil
 }
 
+// twins are the facts that made room for one that says the same, and those that did for them.
+func twins(ctx context.Context, tx *transaction, fact int64) ([]int64, error) {
+	return db.All(ctx, tx, "read memory", db.Column[int64], `WITH RECURSIVE t (id) AS (SELECT CAST(? AS BIGINT) UNION SELECT f.id FROM memory_facts f JOIN t ON f.superseded_by = t.id WHERE f.same AND f.state = 'superseded') SELECT id FROM t`, fact)
+}
+
 // said before are the texts that a fact had.
 func (s *Service) formerly(ctx context.Context, fact int64) ([]string, error) {
 	return db.All(ctx, s.DB.Read(), "read memory", db.Column[string], `SELECT before FROM memory_changes WHERE fact = ? AND before <> ''`, fact)
@@ -475,7 +537,7 @@ func (s *Service) formerly(ctx context.Context, fact int64) ([]string, error) {
 func (s *Service) remove(ctx context.Context, ids []int64) error {
 	return s.DB.Tx(ctx, func(tx *transaction) error {
 		for _, id := range ids {
-			if err := change(ctx, tx, `DELETE FROM memory_answers WHERE message IN (SELECT message FROM memory_sources WHERE fact = ?)`, id); err != nil {
+			if err := change(ctx, tx, `DELETE FROM memory_answers WHERE message = ? OR message IN (SELECT message FROM memory_sources WHERE fact = ?)`, -id, id); err != nil {
 				return err
 			}
 			if err := change(ctx, tx, `DELETE FROM memory_facts WHERE id = ?`, id); err != nil { // sources, contradictions and history go with it
