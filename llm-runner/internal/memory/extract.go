@@ -76,6 +76,7 @@ const (
 	dropUnsure  drop = "unsure"  // the model doubts it
 	dropTaken   drop = "undone"  // the person has taken it back before
 	dropRefused drop = "refused" // the provider refuses the question for good
+	dropFailed  drop = "failed"  // nobody could answer the question, while others were answered
 	dropMany    drop = "many"    // one message does not state that much
 )
 

@@ -25,6 +25,7 @@ type Report struct {
 	Dropped    map[string]int `json:"dropped"`    // proposals that were not kept, by reason
 	Forgotten  int            `json:"forgotten"`  // facts whose message is gone
 	Waiting    int            `json:"waiting"`    // private messages that no model of the person's own can read now
+	Failed     int            `json:"failed"`     // messages that could not be read while others were: they are tried again
 	Input      int64          `json:"input_tokens"`
 	Output     int64          `json:"output_tokens"` // of all questions, as far as the models told
 }
@@ -45,11 +46,27 @@ func (r Report) Sentence() string {
 	if r.Waiting > 0 {
 		text += fmt.Sprintf("; %d private messages wait for a model on a machine of your own", r.Waiting)
 	}
+	if r.Failed > 0 {
+		text += fmt.Sprintf("; %d messages could not be read, and are tried again", r.Failed)
+	}
 	return text + "."
 }
 
+const (
+	failuresInLine = 3 // messages in line that fail: then it is not the messages
+	failuresOfOne  = 3 // times that a message may fail while others are read
+)
+
+// itself says that an error may be a message's own: an answer that broke off or took too long, and nothing that would befall any message.
+func itself(err error) bool {
+	var e *llm.Error
+	var busy *llm.BusyError
+	return errors.As(err, &e) && !errors.As(err, &busy) && !e.Kind.Permanent() && e.Kind != llm.Cancelled && e.Kind != llm.Quota
+}
+
 // Learn reads what the person has written since the last time. run names the work in the history of facts. Where nobody can answer now the
-// error is a *llm.BusyError, and what was read is kept: the next Learn goes on after it, and asks no question twice.
+// error is a *llm.BusyError, and what was read is kept: the next Learn goes on after it, and asks no question twice. A message that fails
+// where others are read holds up none of them, and is given up after a few times.
 func (s *Service) Learn(ctx context.Context, run string) (Report, error) {
 	s.learning.Lock()
 	defer s.learning.Unlock()
@@ -65,27 +82,62 @@ func (s *Service) Learn(ctx context.Context, run string) (Report, error) {
 	if err != nil {
 		return r, err
 	}
+	end := func(m Message, err error) (Report, error) {
+		lasting, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		return r, errors.Join(fmt.Errorf("learn from message %d: %w", m.ID, err), s.finish(lasting)) // what was learned can be found
+	}
+	skip := func(m Message, why drop) error {
+		r.Dropped[string(why)]++
+		return s.DB.Tx(ctx, func(tx *transaction) error {
+			_, err := s.markRead(ctx, tx, m, run, 0, map[string]int{string(why): 1}, time.Now())
+			return err
+		})
+	}
+	var failed []Message
+	var first error // of failed
+	line := 0
 	for _, m := range fresh {
+		before := r.Asked
 		err := s.readOne(ctx, run, m, &r)
+		if r.Asked > before {
+			line = 0
+		}
 		var refused *llm.Error
 		if errors.As(err, &refused) && refused.Kind == llm.BadRequest && !m.Private { // asking again would not help
-			r.Dropped[string(dropRefused)]++
-			err = s.DB.Tx(ctx, func(tx *transaction) error {
-				_, err := s.markRead(ctx, tx, m, run, 0, map[string]int{string(dropRefused): 1}, time.Now())
-				return err
-			})
+			err = skip(m, dropRefused)
 		}
 		switch {
 		case m.Private && (errors.Is(err, ErrNoModel) || refused != nil && refused.Kind == llm.BadRequest): // a cloud provider would have answered
 			r.Waiting++
 			delete(done, m.Chat)
 			continue
+		case itself(err) && ctx.Err() == nil:
+			if line++; line == failuresInLine {
+				return end(m, err)
+			}
+			s.log.Warn("read a message", "message", m.ID, "error", err)
+			failed, first = append(failed, m), cmp.Or(first, err)
+			delete(done, m.Chat)
+			continue
 		case err != nil:
-			lasting, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-			defer cancel()
-			return r, errors.Join(fmt.Errorf("learn from message %d: %w", m.ID, err), s.finish(lasting)) // what was learned can be found
+			return end(m, err)
 		}
 		r.Messages++
+	}
+	if len(failed) > 0 && r.Asked == 0 { // nobody answered anything
+		return end(failed[0], first)
+	}
+	for _, m := range failed {
+		times, err := s.failedAgain(ctx, m.ID)
+		if err == nil && times < failuresOfOne {
+			r.Failed++
+		} else if err == nil {
+			err = skip(m, dropFailed)
+		}
+		if err != nil {
+			return end(m, err)
+		}
 	}
 	if err := s.seen(ctx, done); err != nil {
 		return r, err

@@ -889,6 +889,57 @@ func TestPrivateMessagesWaitForAModelOfOnesOwn(t *testing.T) {
 	}
 }
 
+// TestAMessageThatFailsHoldsUpNoOther has one message that breaks every answer, then nobody who answers at all.
+func TestAMessageThatFailsHoldsUpNoOther(t *testing.T) {
+	w := newWorld(t, moving)
+	w.says(1, "I eat poison.", false)
+	w.says(2, "I live in Berlin.", false)
+	broken := &llm.Error{Kind: llm.Unavailable, Message: "the answer broke off", Started: true}
+	w.Provider = breaking{w.model, "poison", broken}
+	if r := w.learn(); r.Failed != 1 || len(r.Learned) != 1 || !strings.Contains(r.Sentence(), "1 messages could not be read") {
+		t.Errorf("%+v", r)
+	}
+	for chat := int64(3); chat < 6; chat++ { // others are read meanwhile
+		w.says(chat, "Yes, I live in Berlin.", false)
+		r := w.learn()
+		if given := chat - 2; r.Repeated != 1 || r.Failed > 0 != (given < failuresOfOne-1) || r.Dropped[string(dropFailed)] > 0 != (given == failuresOfOne-1) {
+			t.Errorf("%d: %+v", chat, r)
+		}
+	}
+	if left := w.dump(); strings.Contains(left, "\n3\n") {
+		t.Errorf("the count is left: %s", left)
+	}
+
+	w = newWorld(t, moving)
+	for chat := range int64(5) {
+		w.says(chat+1, "I live in Berlin.", false)
+	}
+	w.model.fail = broken
+	for range 2 * failuresOfOne {
+		if _, err := w.Learn(t.Context(), "test"); !errors.Is(err, broken) {
+			t.Errorf("nobody answers: %v", err)
+		}
+	}
+	w.model.fail = nil
+	if r := w.learn(); r.Messages != 5 || r.Failed != 0 || len(r.Dropped) != 0 {
+		t.Errorf("nothing was given up: %+v", r)
+	}
+}
+
+// breaking fails for the questions that hold a word.
+type breaking struct {
+	inner llm.Provider
+	word  string
+	err   error
+}
+
+func (p breaking) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
+	if strings.Contains(req.Messages[1].Text(), p.word) {
+		return func(yield func(llm.Event, error) bool) { yield(llm.Event{}, p.err) }
+	}
+	return p.inner.Stream(ctx, req)
+}
+
 func TestAMessageIsReadOnceItsAnswerIsThere(t *testing.T) {
 	w := newWorld(t, moving)
 	w.says(1, "I live in Berlin.", false)

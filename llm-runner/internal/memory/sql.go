@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -396,6 +397,22 @@ func (s *Service) keepAnswer(ctx context.Context, message int64, key, answer str
 		return change(ctx, tx, `INSERT INTO memory_answers (message, key, answer, at) VALUES (?,?,?,?) ON CONFLICT (message, key) DO UPDATE SET answer = excluded.answer`,
 			message, key, answer, time.Now().UnixMilli())
 	})
+}
+
+// failedAgain counts how often a message could not be read. The count stands among its answers, and goes with them.
+func (s *Service) failedAgain(ctx context.Context, message int64) (times int, err error) {
+	const key = "failed"
+	before, _, err := s.answered(ctx, message, key)
+	if err != nil {
+		return 0, err
+	}
+	if before != "" {
+		if times, err = strconv.Atoi(before); err != nil {
+			return 0, fmt.Errorf("read failures of message %d: %w", message, err)
+		}
+	}
+	times++
+	return times, s.keepAnswer(ctx, message, key, strconv.Itoa(times))
 }
 
 // chatsSeen is when each conversation had changed last when it was read to its end.
