@@ -28,6 +28,7 @@ type Report struct {
 	Failed     int            `json:"failed"`     // messages that could not be read while others were: they are tried again
 	Input      int64          `json:"input_tokens"`
 	Output     int64          `json:"output_tokens"` // of all questions, as far as the models told
+	MicroUSD   int64          `json:"micro_usd"`     // as far as prices are known
 }
 
 // Sentence says it for people.
@@ -62,6 +63,14 @@ func itself(err error) bool {
 	var e *llm.Error
 	var busy *llm.BusyError
 	return errors.As(err, &e) && !errors.As(err, &busy) && !e.Kind.Permanent() && e.Kind != llm.Cancelled && e.Kind != llm.Quota
+}
+
+// Whole is what a run did in all, of which last is the report of its last Learn: where nobody could answer for a while it took several.
+func (s *Service) Whole(ctx context.Context, run string, last Report) (Report, error) {
+	if err := s.account(ctx, run, &last); err != nil {
+		return last, err
+	}
+	return last, nil
 }
 
 // Learn reads what the person has written since the last time. run names the work in the history of facts. Where nobody can answer now the
@@ -349,6 +358,9 @@ func (s *Service) ask(ctx context.Context, m Message, r *Report, instructions, t
 		}
 		r.Asked++
 		r.Input, r.Output = r.Input+came.Usage.Input.Or(0), r.Output+came.Usage.Output.Or(0)
+		if s.Cost != nil && came.Route != nil {
+			r.MicroUSD += s.Cost(came.Route.Provider, came.Route.Model, came.Usage).Or(0)
+		}
 		kept = sift(came.Message.Text())
 		lasting, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second) // it was paid: it is kept whatever has become of ctx
 		err = s.keepAnswer(lasting, m.ID, key, kept)

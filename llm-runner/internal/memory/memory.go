@@ -108,6 +108,8 @@ type Entry struct {
 type Config struct {
 	DB       *db.DB
 	Provider llm.Provider // asked by Learn
+	// Cost prices an answer in micro-USD; nil: unknown.
+	Cost func(provider, model string, u llm.Usage) llm.Count
 	// Model names who is asked. For private messages it must be a model of a machine of the person's own; ErrNoModel where there is none.
 	Model         func(private bool) (string, error)
 	Conversations func(ctx context.Context) ([]Conversation, error)

@@ -398,6 +398,56 @@ var moving = proposes("I live in Berlin", one("The user lives in Berlin", "I liv
 	"Known: The user lives in Hamburg\nNew: The user's home", `{"relation":"independent"}`,
 	"New: The user lives in", `{"relation":"contradicts"}`)
 
+// TestARunTellsAllThatItDidAndCost has a run wait in the middle, which then tells of both its parts.
+func TestARunTellsAllThatItDidAndCost(t *testing.T) {
+	c := loadCorpus(t)
+	whole, parts := newWorld(t, c.answers), newWorld(t, c.answers)
+	for _, w := range []*world{whole, parts} {
+		c.tell(w)
+		w.Provider = routed{w.model}
+		w.Cost = func(provider, model string, u llm.Usage) llm.Count {
+			if provider != "mill" || model != "m" {
+				t.Errorf("priced %s/%s", provider, model)
+			}
+			return llm.Known(7)
+		}
+	}
+	want := whole.learn()
+	if want.MicroUSD != 7*int64(want.Asked) || want.Asked == 0 {
+		t.Errorf("%d questions cost %d", want.Asked, want.MicroUSD)
+	}
+	parts.model.fail, parts.model.stop = &llm.BusyError{Provider: "own"}, 40
+	first, err := parts.Learn(t.Context(), "test")
+	if err == nil {
+		t.Fatal("nobody was busy")
+	}
+	parts.model.fail = nil
+	second := parts.learn()
+	got, err := parts.Whole(t.Context(), "test", second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Sentence() != want.Sentence() || first.MicroUSD+second.MicroUSD != want.MicroUSD || second.Messages == want.Messages {
+		t.Errorf("%s in two parts, %s in one; %d and %d of %d micro-dollars", got.Sentence(), want.Sentence(), first.MicroUSD, second.MicroUSD, want.MicroUSD)
+	}
+}
+
+// routed says who answers, as the router does.
+type routed struct{ inner llm.Provider }
+
+func (p routed) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
+	return func(yield func(llm.Event, error) bool) {
+		if !yield(llm.Event{Route: &llm.Route{Provider: "mill", Model: "m"}}, nil) {
+			return
+		}
+		for ev, err := range p.inner.Stream(ctx, req) {
+			if !yield(ev, err) {
+				return
+			}
+		}
+	}
+}
+
 func TestAContradictionWaitsForThePerson(t *testing.T) {
 	for holds, want := range map[string][]string{
 		HoldsOlder: {"The user lives in Berlin"}, HoldsNewer: {"The user lives in Hamburg"}, HoldsBoth: {"The user lives in Berlin", "The user lives in Hamburg"},

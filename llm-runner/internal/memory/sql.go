@@ -399,6 +399,43 @@ func (s *Service) keepAnswer(ctx context.Context, message int64, key, answer str
 	})
 }
 
+// account fills in what the tables tell of a run. Of facts that were told or added they do not tell which run compared them.
+func (s *Service) account(ctx context.Context, run string, r *Report) error {
+	type row struct {
+		found   int
+		dropped string
+	}
+	read, err := db.All(ctx, s.DB.Read(), "read memory", func(r *sql.Rows) (x row, err error) { return x, r.Scan(&x.found, &x.dropped) }, `SELECT found, dropped FROM memory_read WHERE run = ?`, run)
+	if err != nil {
+		return err
+	}
+	made, err := db.All(ctx, s.DB.Read(), "read memory", db.Column[int64], `SELECT fact FROM memory_changes WHERE run = ? AND kind = 'made' ORDER BY id`, run)
+	if err != nil {
+		return err
+	}
+	last := *r
+	r.Messages, r.Learned, r.Repeated, r.Dropped = len(read), append([]int64{}, made...), -len(made), map[string]int{}
+	for _, x := range read {
+		r.Repeated += x.found
+		var why map[string]int
+		if err := json.Unmarshal([]byte(x.dropped), &why); err != nil {
+			return fmt.Errorf("read what was dropped: %w", err)
+		}
+		for reason, n := range why {
+			r.Dropped[reason] += n
+		}
+	}
+	r.Repeated, r.Conflicts = max(r.Repeated, last.Repeated), last.Conflicts
+	var conflicts int
+	err = s.DB.Read().QueryRowContext(ctx, `SELECT (SELECT count(*) FROM memory_facts f JOIN memory_changes c ON c.fact = f.superseded_by AND c.kind = 'made' WHERE c.run = ?),
+		(SELECT count(*) FROM memory_conflicts x JOIN memory_changes c ON c.fact = x.newer AND c.kind = 'made' WHERE c.run = ?)`, run, run).Scan(&r.Superseded, &conflicts)
+	if err != nil {
+		return fmt.Errorf("read memory: %w", err)
+	}
+	r.Conflicts = max(conflicts, r.Conflicts)
+	return nil
+}
+
 // failedAgain counts how often a message could not be read. The count stands among its answers, and goes with them.
 func (s *Service) failedAgain(ctx context.Context, message int64) (times int, err error) {
 	const key = "failed"
