@@ -87,6 +87,47 @@ func TestOthersAreOthers(t *testing.T) {
 	}
 }
 
+// TestWhatIsPastedIsNotThePersons has texts of others pasted without any mark.
+func TestWhatIsPastedIsNotThePersons(t *testing.T) {
+	for _, text := range []string{
+		"Summarise this mail: Hi, I live in Oslo and I love skiing.",
+		"Please summarize the following email for me:\n\nHi Tom,\nI live in Oslo.\nAnna",
+		"Translate to German: I live in Oslo.",
+		"translate this into French\nI live in Oslo",
+		"Can you proofread this paragraph?\nI live in Oslo and work there.",
+		"Fass diese Mail zusammen: Ich wohne in Oslo.",
+		"Übersetze ins Englische: Ich wohne in Oslo.",
+		"Korrigiere bitte den folgenden Text:\nIch wohne in Oslo.",
+		"Fasse bitte den Text zusammen.\nIch wohne in Oslo.",
+		"Ich habe diese Nachricht bekommen: Hallo, ich wohne in Oslo.",
+		"I got this letter from a pen pal:\nI live in Oslo.",
+		"What do you make of it?\n\nDear neighbours,\nI live in Oslo.\nYours",
+		"I live in Oslo and I love skiing.\n\nCan you summarise this text?",
+		"Ich wohne in Oslo.\n\nBitte übersetze das ins Englische.",
+	} {
+		r := read(text)
+		if strings.Contains(r.asked, "Oslo") {
+			t.Errorf("%q: a model would be asked %q", text, r.asked)
+		}
+		quote := "I live in Oslo"
+		if i := strings.Index(strings.ToLower(text), "ich wohne in oslo"); i >= 0 {
+			quote = text[i : i+len("ich wohne in oslo")]
+		}
+		c := candidate{Fact: "The user lives in Oslo", Quote: quote, About: aboutUser, Lasting: true, Confidence: 1}
+		if got := r.judge(&c); got != dropWords {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+	for _, text := range []string{
+		"Please remember this: I live in Oslo.", "Hi, I live in Oslo.", "Hello!\nI live in Oslo.", "I live in Oslo. Can you summarise this mail?", "My answer: I live in Oslo.",
+		"I live in Oslo. How do I translate a web page?", "Fix my plan, please. I live in Oslo.", "A note about me: I live in Oslo.", "Explain taxes to me. I live in Oslo.",
+	} {
+		if r := read(text); !strings.Contains(r.asked, "Oslo") {
+			t.Errorf("%q is the person's own: a model would be asked %q", text, r.asked)
+		}
+	}
+}
+
 func TestTopicsOfOneThingMeet(t *testing.T) {
 	for _, x := range []struct {
 		a, b string
