@@ -32,6 +32,7 @@ func (s *Service) Forget(ctx context.Context, id int64) error {
 	if err != nil {
 		return err
 	}
+	s.passed("marked")
 	return s.settle(ctx)
 }
 
@@ -100,6 +101,7 @@ func (s *Service) settled(ctx context.Context) error {
 		if err := s.Scrub(ctx); err != nil {
 			return fmt.Errorf("the facts are forgotten, but bytes of them may be left in the database's files until this succeeds: %w", err)
 		}
+		s.passed("scrubbed")
 	}
 	return s.scrubbed(ctx, at)
 }
@@ -124,13 +126,19 @@ func (s *Service) erase(ctx context.Context, going []Fact) error {
 			return fmt.Errorf("take facts out of the index: %w", err)
 		}
 	}
+	s.passed("erased")
 	if s.Blank != nil {
 		slices.SortFunc(words, func(a, b string) int { return len(b) - len(a) }) // the longest first: one may be a part of another
 		if err := s.Blank(ctx, slices.Compact(words)...); err != nil {
 			return err
 		}
 	}
-	return s.remove(ctx, ids)
+	s.passed("blanked")
+	if err := s.remove(ctx, ids); err != nil {
+		return err
+	}
+	s.passed("removed")
+	return nil
 }
 
 // index has the index say what the tables say: current facts are in it, others are not.
@@ -161,6 +169,7 @@ func (s *Service) index(ctx context.Context) error {
 			return fmt.Errorf("put facts into the index: %w", err)
 		}
 	}
+	s.passed("indexed")
 	return s.markIndexed(ctx, stale)
 }
 

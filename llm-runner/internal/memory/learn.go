@@ -151,6 +151,7 @@ func (s *Service) Learn(ctx context.Context, run string) (Report, error) {
 	if err := s.seen(ctx, done); err != nil {
 		return r, err
 	}
+	s.passed("seen")
 	return r, s.finish(ctx)
 }
 
@@ -262,6 +263,7 @@ func (s *Service) readOne(ctx context.Context, run string, m Message, r *Report)
 			dropped[why] += n
 		}
 	}
+	s.passed("placed")
 	now := time.Now()
 	var fresh []int64
 	repeated := 0
@@ -292,6 +294,7 @@ func (s *Service) readOne(ctx context.Context, run string, m Message, r *Report)
 	if err != nil {
 		return err
 	}
+	s.passed("written")
 	r.Learned = append(r.Learned, fresh...)
 	r.Repeated += repeated
 	for _, p := range places {
@@ -368,6 +371,7 @@ func (s *Service) ask(ctx context.Context, m Message, r *Report, instructions, t
 		if err != nil {
 			return a, err
 		}
+		s.passed("kept")
 	}
 	if err := json.Unmarshal([]byte(kept), &a); err != nil {
 		return a, fmt.Errorf("read kept answer: %w", err)
@@ -503,6 +507,7 @@ func (s *Service) compare(ctx context.Context, r *Report) error {
 		if err != nil {
 			return err
 		}
+		s.passed("compared")
 		if done {
 			r.Conflicts += len(conflicts)
 		}
