@@ -243,8 +243,11 @@ func (s *Service) readOne(ctx context.Context, run string, m Message, r *Report)
 	x := read(m.Text)
 	dropped := map[string]int{}
 	var places []placed
-	if !x.silent() {
-		answer, err := s.ask(ctx, m, r, extraction, x.asked, "facts", extractionSchema, x.sift)
+	if x.cut {
+		dropped[string(dropLong)]++
+	}
+	for _, window := range x.windows() {
+		answer, err := s.ask(ctx, m, r, extraction, window, "facts", extractionSchema, x.sift)
 		if err != nil {
 			return err
 		}

@@ -990,6 +990,45 @@ func (p breaking) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Eve
 	return p.inner.Stream(ctx, req)
 }
 
+// TestALongMessageIsReadToItsEnd has facts far down a message, and a secret at each place where it might be broken.
+func TestALongMessageIsReadToItsEnd(t *testing.T) {
+	w := newWorld(t, moving)
+	filler := strings.Repeat("The weather was fine that day, and nothing else happened. ", 200)
+	text := filler + "I live in Berlin. My password is rosebud12. " + filler + "And I was away. " + filler + "\n\nI live in Hamburg."
+	w.says(1, text, false)
+	w.says(2, strings.Repeat("ä", mostMessage)+" I live in Munich.", false)
+	r := w.learn()
+	if got := w.texts(Current); !slices.Equal(got, []string{"The user lives in Berlin", "The user lives in Hamburg"}) {
+		t.Errorf("%v, %+v", got, r)
+	}
+	if r.Dropped[string(dropLong)] != 1 {
+		t.Errorf("nobody says that a message was not read to its end: %+v", r)
+	}
+	for _, req := range w.model.asked {
+		if q := req.Messages[1].Text(); len(q) > mostAsked || strings.Contains(q, "rosebud") {
+			t.Errorf("a question of %d bytes: %.50q", len(q), q)
+		}
+	}
+	for _, f := range must(w.List(t.Context(), Current)) {
+		if s := f.Sources[0]; text[s.Start:s.Start+len(s.Quote)] != s.Quote {
+			t.Errorf("%q does not stand at %d", s.Quote, s.Start)
+		}
+	}
+	for n := range 300 { // wherever it breaks, nothing is lost and no letter is split
+		r := reading{asked: strings.Repeat("Ich mag dünne Äpfel.", 900)[n:]}
+		if got := strings.Join(r.windows(), ""); got != r.asked {
+			t.Fatalf("%d: %d bytes of %d", n, len(got), len(r.asked))
+		}
+	}
+}
+
+func must(all []Fact, err error) []Fact {
+	if err != nil {
+		panic(err)
+	}
+	return all
+}
+
 func TestAMessageIsReadOnceItsAnswerIsThere(t *testing.T) {
 	w := newWorld(t, moving)
 	w.says(1, "I live in Berlin.", false)

@@ -20,8 +20,11 @@ func TestFactsInPostgreSQL(t *testing.T) {
 	c := loadCorpus(t)
 	w := worldOn(t, d, c.answers)
 	c.tell(w)
-	w.learn()
+	r := w.learn()
 	c.check(t, w)
+	if whole, err := w.Whole(t.Context(), "test", r); err != nil || whole.Sentence() != r.Sentence() {
+		t.Errorf("%s in the tables, %s reported, %v", whole.Sentence(), r.Sentence(), err)
+	}
 	open, err := w.Conflicts(t.Context())
 	if err != nil || len(open) != 2 {
 		t.Fatalf("%+v, %v", open, err)
