@@ -68,7 +68,11 @@ func (a *app) agents(ctx context.Context, work *engine.Engine, queue *jobs.Servi
 // learnt has facts about the person learnt, for the agent memory.
 func (a *app) learnt(ctx context.Context, run string) (string, agent.Spent, error) {
 	report, err := a.memory.Learn(ctx, run)
-	return report.Sentence(), agent.Spent{Tokens: report.Input + report.Output}, err
+	spent := agent.Spent{Tokens: report.Input + report.Output, MicroUSD: report.MicroUSD}
+	if err == nil { // it may have gone on after somebody was busy
+		report, err = a.memory.Whole(ctx, run, report)
+	}
+	return report.Sentence(), spent, err
 }
 
 // hide takes out of a text what the configuration keeps secret.

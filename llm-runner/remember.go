@@ -43,7 +43,7 @@ func (v *validator) memory() {
 // openMemory makes what remembers; it needs the library and the router.
 func (a *app) openMemory() {
 	a.said = chat.Reader(a.db)
-	a.memory = memory.New(memory.Config{DB: a.db, Provider: a.router, Model: a.learner, Off: !a.config.Memory.On, Log: a.log,
+	a.memory = memory.New(memory.Config{DB: a.db, Provider: a.router, Cost: a.config.Prices.Cost, Model: a.learner, Off: !a.config.Memory.On, Log: a.log,
 		Conversations: func(ctx context.Context) ([]memory.Conversation, error) {
 			all, err := a.said.Chats(ctx, "", allChats)
 			out := make([]memory.Conversation, len(all))

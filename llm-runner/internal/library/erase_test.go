@@ -2,12 +2,15 @@ package library
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/vector"
 )
 
@@ -20,6 +23,34 @@ func bytesIn(t *testing.T, dir string, what []byte) (n int) {
 		}
 		b, err := os.ReadFile(path)
 		n += bytes.Count(b, what)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// vectorsIn counts where a vector stands in the files of a folder, as floats of four bytes, of length 1 and rounded a little.
+func vectorsIn(t *testing.T, dir string, v []float32) (n int) {
+	t.Helper()
+	v = vector.Unit(v)
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		for at := range max(len(b)-4*len(v)+1, 0) {
+			same := 0
+			for i := range v {
+				if x := math.Float32frombits(binary.LittleEndian.Uint32(b[at+4*i:])); math.Abs(float64(x-v[i])) < 0.002 {
+					same++
+				}
+			}
+			if same == len(v) {
+				n++
+			}
+		}
 		return err
 	})
 	if err != nil {
@@ -55,6 +86,13 @@ func TestErasedDocumentsLeaveNoByte(t *testing.T) {
 	if bytesIn(t, files, []byte("kanarienvogel3")) == 0 || bytesIn(t, files, []byte("kanarienvogel4")) == 0 || bytesIn(t, vectors, []byte("private/3")) == 0 {
 		t.Fatal("nothing was there before, so this test proves nothing")
 	}
+	one, err := c.Embed(t.Context(), llm.EmbedRequest{Model: "m", Texts: []string{"a car, a guitar and a garden"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := vectorsIn(t, vectors, one.Vectors[0]) + vectorsIn(t, files, one.Vectors[0]); n != 1 {
+		t.Fatalf("the vector of the private fact stands %d times in the files, so this test proves nothing", n)
+	}
 	var cached int
 	if err := l.db.Read().QueryRow(`SELECT count(*) FROM embeddings`).Scan(&cached); err != nil || cached != 2 { // of the note, and of a word that tells the dimension
 		t.Errorf("the cache has %d vectors, %v", cached, err)
@@ -72,6 +110,9 @@ func TestErasedDocumentsLeaveNoByte(t *testing.T) {
 		if n := bytesIn(t, files, []byte(word)) + bytesIn(t, vectors, []byte(word)); n > 0 {
 			t.Errorf("%q is left %d times", word, n)
 		}
+	}
+	if n := vectorsIn(t, vectors, one.Vectors[0]) + vectorsIn(t, files, one.Vectors[0]); n > 0 {
+		t.Errorf("the vector of what is forgotten is left %d times", n)
 	}
 	if live, dead := rows(); live != 4 || dead != 0 { // the files have a vector for each row, and no other bytes of them
 		t.Errorf("%d vectors, and %d that are left", live, dead)

@@ -76,6 +76,8 @@ const (
 	dropUnsure  drop = "unsure"  // the model doubts it
 	dropTaken   drop = "undone"  // the person has taken it back before
 	dropRefused drop = "refused" // the provider refuses the question for good
+	dropFailed  drop = "failed"  // nobody could answer the question, while others were answered
+	dropLong    drop = "long"    // of a message that is longer than any that a person writes: its rest is not read
 	dropMany    drop = "many"    // one message does not state that much
 )
 
@@ -89,12 +91,14 @@ func (d drop) says() string {
 const (
 	mostFacts   = 8
 	leastSure   = 0.5
-	mostMessage = 8 << 10 // bytes of a message that are read
+	mostAsked   = 8 << 10        // bytes of a message in one question
+	mostMessage = 16 * mostAsked // bytes of a message that are read
 )
 
 // A reading is a message and what in it counts for nothing.
 type reading struct {
 	text   string // the bytes that are read
+	cut    bool   // there are more
 	asked  string // as a model gets it
 	hidden []span // secrets
 	others []span // what others said
@@ -110,13 +114,8 @@ const (
 func read(text string) reading {
 	r := reading{text: text}
 	if len(text) > mostMessage {
-		r.text = strings.ToValidUTF8(text[:mostMessage], "")
-		for i := len(r.text); i > 0 && len(r.text) > mostMessage/2; i-- { // not in the middle of a secret
-			if r.text[i-1] == '\n' || r.text[i-1] == ' ' {
-				r.text = r.text[:i]
-				break
-			}
-		}
+		r.text = text[:breakAt(text, mostMessage)]
+		r.cut = true
 	}
 	r.hidden, r.others = secrets(r.text), borrowed(r.text)
 	var b strings.Builder
@@ -139,6 +138,35 @@ func read(text string) reading {
 		}
 	}
 	return r
+}
+
+// windows are what a model is asked, one after the other: what it gets of the message, without the parts in which the person does not speak of
+// themselves.
+func (r reading) windows() (all []string) {
+	for rest := r.asked; rest != ""; {
+		at := len(rest)
+		if at > mostAsked {
+			at = breakAt(rest, mostAsked)
+		}
+		if personal(rest[:at]) {
+			all = append(all, rest[:at])
+		}
+		rest = rest[at:]
+	}
+	return all
+}
+
+// breakAt is where a text may be broken, at most bytes from its beginning: behind a paragraph, a line, a word, a letter.
+func breakAt(text string, most int) int {
+	for _, end := range []string{"\n\n", "\n", " "} {
+		if i := strings.LastIndex(text[:most], end); i > most/2 {
+			return i + len(end)
+		}
+	}
+	for most > 1 && !utf8.RuneStart(text[most]) {
+		most--
+	}
+	return most
 }
 
 type cut struct {
@@ -169,9 +197,6 @@ func cuts(hidden, others []span) []cut {
 	slices.SortFunc(all, func(a, b cut) int { return a.from - b.from })
 	return all
 }
-
-// silent says that the person does not speak of themselves, so that no model need be asked.
-func (r reading) silent() bool { return !personal(r.asked) }
 
 // judge says why a candidate is not kept; "" it is, and then its quote was found.
 func (r reading) judge(c *candidate) drop {

@@ -8,7 +8,8 @@ import (
 )
 
 // Forget removes a fact for good: the fact, its quotes and its history, from the tables, the index of words, the vectors, what models have
-// answered, the log of tools, and the databases' files. The message that it came from stays: it is the person's. A process that dies in
+// answered, the log of tools, and the databases' files. The messages that it came from stay,
+// for they are the person's, and are not read again. A process that dies in
 // between leaves a fact that nobody sees any more, and the next one finishes.
 func (s *Service) Forget(ctx context.Context, id int64) error {
 	s.changing.Lock()
@@ -16,9 +17,22 @@ func (s *Service) Forget(ctx context.Context, id int64) error {
 	if _, err := s.One(ctx, id); err != nil {
 		return err
 	}
-	if err := s.DB.Tx(ctx, func(tx *transaction) error { return markForgetting(ctx, tx, []int64{id}) }); err != nil {
+	err := s.DB.Tx(ctx, func(tx *transaction) error {
+		all, err := twins(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		for _, one := range all {
+			if err := settleMessages(ctx, tx, one, time.Now()); err != nil {
+				return err
+			}
+		}
+		return markForgetting(ctx, tx, all)
+	})
+	if err != nil {
 		return err
 	}
+	s.passed("marked")
 	return s.settle(ctx)
 }
 
@@ -87,6 +101,7 @@ func (s *Service) settled(ctx context.Context) error {
 		if err := s.Scrub(ctx); err != nil {
 			return fmt.Errorf("the facts are forgotten, but bytes of them may be left in the database's files until this succeeds: %w", err)
 		}
+		s.passed("scrubbed")
 	}
 	return s.scrubbed(ctx, at)
 }
@@ -111,13 +126,19 @@ func (s *Service) erase(ctx context.Context, going []Fact) error {
 			return fmt.Errorf("take facts out of the index: %w", err)
 		}
 	}
+	s.passed("erased")
 	if s.Blank != nil {
 		slices.SortFunc(words, func(a, b string) int { return len(b) - len(a) }) // the longest first: one may be a part of another
 		if err := s.Blank(ctx, slices.Compact(words)...); err != nil {
 			return err
 		}
 	}
-	return s.remove(ctx, ids)
+	s.passed("blanked")
+	if err := s.remove(ctx, ids); err != nil {
+		return err
+	}
+	s.passed("removed")
+	return nil
 }
 
 // index has the index say what the tables say: current facts are in it, others are not.
@@ -148,6 +169,7 @@ func (s *Service) index(ctx context.Context) error {
 			return fmt.Errorf("put facts into the index: %w", err)
 		}
 	}
+	s.passed("indexed")
 	return s.markIndexed(ctx, stale)
 }
 

@@ -108,6 +108,8 @@ type Entry struct {
 type Config struct {
 	DB       *db.DB
 	Provider llm.Provider // asked by Learn
+	// Cost prices an answer in micro-USD; nil: unknown.
+	Cost func(provider, model string, u llm.Usage) llm.Count
 	// Model names who is asked. For private messages it must be a model of a machine of the person's own; ErrNoModel where there is none.
 	Model         func(private bool) (string, error)
 	Conversations func(ctx context.Context) ([]Conversation, error)
@@ -149,6 +151,8 @@ type Service struct {
 	learning  sync.Mutex    // held while messages are read: a model may take its time
 	changing  sync.Mutex    // held while facts are written
 	unsettled chan struct{} // capacity 1: Run is to finish what could not be finished
+
+	hook func(point string) // of tests: called between two effects
 }
 
 // New returns the service of the facts in c.DB.
@@ -157,6 +161,13 @@ func New(c Config) *Service {
 		c.Log = slog.Default()
 	}
 	return &Service{Config: c, log: c.Log, unsettled: make(chan struct{}, 1)}
+}
+
+// passed tells tests where the work stands.
+func (s *Service) passed(point string) {
+	if s.hook != nil {
+		s.hook(point)
+	}
 }
 
 // Name is what a fact is called in the index. Those of private ones begin with privateFolder, which the library never sends.

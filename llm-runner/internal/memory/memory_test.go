@@ -390,8 +390,63 @@ func one(fact, quote string, corrects bool) string {
 
 var moving = proposes("I live in Berlin", one("The user lives in Berlin", "I live in Berlin", false),
 	"I live in Hamburg", one("The user lives in Hamburg", "I live in Hamburg", false),
+	"I live in Munich", one("The user lives in Munich", "I live in Munich", false),
 	"I moved to Bonn", one("The user lives in Bonn", "I moved to Bonn, no longer Berlin", true),
+	"My flat in Bonn", one("The user's home is in Bonn", "My flat in Bonn is where I live", false),
+	"New: The user's home is in Bonn", `{"relation":"same"}`,
+	"Known: The user lives in Berlin\nNew: The user's home", `{"relation":"same"}`,
+	"Known: The user lives in Hamburg\nNew: The user's home", `{"relation":"independent"}`,
 	"New: The user lives in", `{"relation":"contradicts"}`)
+
+// TestARunTellsAllThatItDidAndCost has a run wait in the middle, which then tells of both its parts.
+func TestARunTellsAllThatItDidAndCost(t *testing.T) {
+	c := loadCorpus(t)
+	whole, parts := newWorld(t, c.answers), newWorld(t, c.answers)
+	for _, w := range []*world{whole, parts} {
+		c.tell(w)
+		w.Provider = routed{w.model}
+		w.Cost = func(provider, model string, u llm.Usage) llm.Count {
+			if provider != "mill" || model != "m" {
+				t.Errorf("priced %s/%s", provider, model)
+			}
+			return llm.Known(7)
+		}
+	}
+	want := whole.learn()
+	if want.MicroUSD != 7*int64(want.Asked) || want.Asked == 0 {
+		t.Errorf("%d questions cost %d", want.Asked, want.MicroUSD)
+	}
+	parts.model.fail, parts.model.stop = &llm.BusyError{Provider: "own"}, 40
+	first, err := parts.Learn(t.Context(), "test")
+	if err == nil {
+		t.Fatal("nobody was busy")
+	}
+	parts.model.fail = nil
+	second := parts.learn()
+	got, err := parts.Whole(t.Context(), "test", second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Sentence() != want.Sentence() || first.MicroUSD+second.MicroUSD != want.MicroUSD || second.Messages == want.Messages {
+		t.Errorf("%s in two parts, %s in one; %d and %d of %d micro-dollars", got.Sentence(), want.Sentence(), first.MicroUSD, second.MicroUSD, want.MicroUSD)
+	}
+}
+
+// routed says who answers, as the router does.
+type routed struct{ inner llm.Provider }
+
+func (p routed) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
+	return func(yield func(llm.Event, error) bool) {
+		if !yield(llm.Event{Route: &llm.Route{Provider: "mill", Model: "m"}}, nil) {
+			return
+		}
+		for ev, err := range p.inner.Stream(ctx, req) {
+			if !yield(ev, err) {
+				return
+			}
+		}
+	}
+}
 
 func TestAContradictionWaitsForThePerson(t *testing.T) {
 	for holds, want := range map[string][]string{
@@ -432,6 +487,148 @@ func TestAContradictionWaitsForThePerson(t *testing.T) {
 	}
 }
 
+// TestWhatIsToldOrAddedIsComparedToo has facts that contradict or repeat known ones come by the tool and by hand: the next Learn shows it.
+func TestWhatIsToldOrAddedIsComparedToo(t *testing.T) {
+	begun := func() *world {
+		w := newWorld(t, moving)
+		w.says(1, "I live in Berlin.", false)
+		w.learn()
+		return w
+	}
+	told := func(w *world, text, message string) Fact {
+		t.Helper()
+		w.says(2, message, false)
+		f, err := w.Remember(t.Context(), text, message, "turn-2", w.said[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	added := func(w *world, text, _ string) Fact {
+		t.Helper()
+		f, err := w.Add(t.Context(), text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	for name, make := range map[string]func(*world, string, string) Fact{"told": told, "added": added} {
+		w := begun()
+		f := make(w, "The user lives in Hamburg", "I live in Hamburg")
+		asked := len(w.model.asked)
+		r := w.learn()
+		open, err := w.Conflicts(t.Context())
+		if err != nil || len(open) != 1 || open[0].Newer.ID != f.ID || r.Conflicts != 1 {
+			t.Errorf("%s: %+v, %v, %+v", name, open, err, r)
+		}
+		if again := w.learn(); again.Asked != 0 || len(w.model.asked) == asked {
+			t.Errorf("%s: %+v", name, again)
+		}
+
+		// The same in other words takes the place of the old one, with all that belongs to it, until it is undone.
+		w = begun()
+		w.says(3, "I live in Hamburg.", false)
+		w.learn()
+		f = make(w, "The user's home lives in Berlin", "I live in a home in Berlin")
+		w.model.fail, w.model.stop = &llm.BusyError{Provider: "any"}, 0
+		if _, err := w.Learn(t.Context(), "test"); err == nil {
+			t.Error("nobody was busy")
+		}
+		w.model.fail = nil
+		w.learn()
+		if got := w.texts(Current); !slices.Equal(got, []string{"The user lives in Hamburg", f.Text}) || len(w.index) != 2 {
+			t.Errorf("%s: %v, %v", name, got, w.index)
+		}
+		if open, err := w.Conflicts(t.Context()); err != nil || len(open) != 1 || open[0].Newer.ID != f.ID {
+			t.Errorf("%s: %+v, %v", name, open, err)
+		}
+		if f, err := w.One(t.Context(), f.ID); err != nil || f.Sources[0].Quote != "I live in Berlin" {
+			t.Errorf("%s: %+v, %v", name, f, err)
+		}
+		if _, err := w.Undo(t.Context(), f.ID); err != nil {
+			t.Fatal(err)
+		}
+		if open, err := w.Conflicts(t.Context()); err != nil || len(open) != 1 || open[0].Older.Text != "The user lives in Berlin" {
+			t.Errorf("%s after undo: %+v, %v", name, open, err)
+		}
+
+		// Forgetting it takes the other words along.
+		w = begun()
+		f = make(w, "The user's home lives in Berlin", "I live in a home in Berlin")
+		w.learn()
+		if err := w.Forget(t.Context(), f.ID); err != nil {
+			t.Fatal(err)
+		}
+		w.learn()
+		if left := w.dump(); strings.Contains(left, "Berlin") || strings.Contains(left, "berlin") || len(w.index) != 0 {
+			t.Errorf("%s: left %s, %v", name, left, w.index)
+		}
+	}
+}
+
+// TestUndoOpensAllContradictionsAgain undoes what ended several contradictions at once: a decision, and a correction.
+func TestUndoOpensAllContradictionsAgain(t *testing.T) {
+	w := newWorld(t, moving)
+	for i, town := range []string{"Berlin", "Hamburg", "Munich"} {
+		w.says(int64(i+1), "I live in "+town+".", false)
+	}
+	w.learn()
+	open := func() (all [][2]string) {
+		t.Helper()
+		conflicts, err := w.Conflicts(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range conflicts {
+			all = append(all, [2]string{strings.TrimPrefix(x.Older.Text, "The user lives in "), strings.TrimPrefix(x.Newer.Text, "The user lives in ")})
+		}
+		return all
+	}
+	three := [][2]string{{"Berlin", "Hamburg"}, {"Hamburg", "Munich"}, {"Berlin", "Munich"}}
+	if got := open(); !slices.Equal(got, three) {
+		t.Fatalf("%v", got)
+	}
+	undo := func(fact int64, want [][2]string) {
+		t.Helper()
+		if _, err := w.Undo(t.Context(), fact); err != nil {
+			t.Fatal(err)
+		}
+		if got := open(); !slices.Equal(got, want) {
+			t.Errorf("after undo %v, should be %v", got, want)
+		}
+	}
+	decide := func(pair int, holds string, want [][2]string) {
+		t.Helper()
+		conflicts, err := w.Conflicts(t.Context())
+		if err == nil {
+			err = w.Resolve(t.Context(), conflicts[pair].ID, holds)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := open(); !slices.Equal(got, want) {
+			t.Errorf("after %s %v, should be %v", holds, got, want)
+		}
+	}
+	decide(0, HoldsNewer, three[1:2])
+	undo(0, three)
+	decide(2, HoldsBoth, three[:2])
+	undo(0, three)
+	decide(0, HoldsNewer, three[1:2])
+	decide(0, HoldsNewer, nil)
+	undo(0, three[1:2])
+	undo(0, three)
+
+	w.says(4, "I moved to Bonn, no longer Berlin.", false) // it takes the place of all of them
+	if r := w.learn(); r.Superseded != 3 {
+		t.Fatalf("%+v", r)
+	}
+	if got := open(); got != nil {
+		t.Errorf("after the correction %v", got)
+	}
+	undo(0, three)
+}
+
 func TestACorrectionKeepsTheOldFactAsHistory(t *testing.T) {
 	w := newWorld(t, moving)
 	w.says(1, "I live in Berlin.", false)
@@ -456,9 +653,49 @@ func TestACorrectionKeepsTheOldFactAsHistory(t *testing.T) {
 	if got := w.texts(Current); !slices.Equal(got, []string{"The user lives in Berlin"}) {
 		t.Errorf("after undo: %v", got)
 	}
-	w.says(3, "I moved to Bonn, no longer Berlin!", false)
-	if r := w.learn(); len(r.Learned) != 0 || r.Dropped[string(dropTaken)] != 1 {
-		t.Errorf("what was taken back came again: %+v", r)
+	for chat, text := range []string{3: "I moved to Bonn, no longer Berlin!", 4: "My flat in Bonn is where I live."} { // in the same words, and in others
+		if text == "" {
+			continue
+		}
+		w.says(int64(chat), text, false)
+		if r := w.learn(); len(r.Learned) != 0 || r.Repeated != 0 || r.Dropped[string(dropTaken)] != 1 {
+			t.Errorf("what was taken back came again from %q: %+v", text, r)
+		}
+	}
+}
+
+// TestWhatWasTakenBackIsNotLearnedFromTheSameMessage has a fact told, then undone or forgotten, before its message is read.
+func TestWhatWasTakenBackIsNotLearnedFromTheSameMessage(t *testing.T) {
+	for name, back := range map[string]func(*world, int64) error{
+		"forget": func(w *world, id int64) error { return w.Forget(t.Context(), id) },
+		"undo":   func(w *world, id int64) error { _, err := w.Undo(t.Context(), id); return err },
+	} {
+		w := newWorld(t, moving)
+		w.says(1, "Remember that I live in Berlin.", false)
+		f, err := w.Remember(t.Context(), "The user's home is Berlin", "I live in Berlin", "turn-1", w.said[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := back(w, f.ID); err != nil {
+			t.Fatal(err)
+		}
+		if r := w.learn(); r.Asked != 0 || len(w.texts(Current)) != 0 {
+			t.Errorf("%s: %+v, %v", name, r, w.texts(Current))
+		}
+		w.says(2, "I live in Hamburg.", false)
+		if r := w.learn(); len(r.Learned) != 1 {
+			t.Errorf("%s: another message: %+v", name, r)
+		}
+	}
+	// What was told and stands is said by its message too, and the message may hold more.
+	w := newWorld(t, proposes("I keep bees", `{"facts":[`+strings.TrimSuffix(strings.TrimPrefix(one("The user keeps bees", "I keep bees", false), `{"facts":[`), `]}`)+`,`+
+		strings.TrimPrefix(one("The user lives in Berlin", "I live in Berlin", false), `{"facts":[`)))
+	w.says(1, "Remember that I keep bees. I live in Berlin.", false)
+	if _, err := w.Remember(t.Context(), "The user keeps bees", "I keep bees", "turn-1", w.said[1]); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.learn(); len(r.Learned) != 1 || r.Repeated != 1 || len(w.texts(Current)) != 2 {
+		t.Errorf("%+v, %v", r, w.texts(Current))
 	}
 }
 
@@ -700,6 +937,96 @@ func TestPrivateMessagesWaitForAModelOfOnesOwn(t *testing.T) {
 	if f, err := w.One(t.Context(), 1); err != nil || !f.Private || w.index["private/1"] == "" || w.index["1"] != "" {
 		t.Errorf("%+v, %v, %v", f, err, w.index)
 	}
+}
+
+// TestAMessageThatFailsHoldsUpNoOther has one message that breaks every answer, then nobody who answers at all.
+func TestAMessageThatFailsHoldsUpNoOther(t *testing.T) {
+	w := newWorld(t, moving)
+	w.says(1, "I eat poison.", false)
+	w.says(2, "I live in Berlin.", false)
+	broken := &llm.Error{Kind: llm.Unavailable, Message: "the answer broke off", Started: true}
+	w.Provider = breaking{w.model, "poison", broken}
+	if r := w.learn(); r.Failed != 1 || len(r.Learned) != 1 || !strings.Contains(r.Sentence(), "1 messages could not be read") {
+		t.Errorf("%+v", r)
+	}
+	for chat := int64(3); chat < 6; chat++ { // others are read meanwhile
+		w.says(chat, "Yes, I live in Berlin.", false)
+		r := w.learn()
+		if given := chat - 2; r.Repeated != 1 || r.Failed > 0 != (given < failuresOfOne-1) || r.Dropped[string(dropFailed)] > 0 != (given == failuresOfOne-1) {
+			t.Errorf("%d: %+v", chat, r)
+		}
+	}
+	if left := w.dump(); strings.Contains(left, "\n3\n") {
+		t.Errorf("the count is left: %s", left)
+	}
+
+	w = newWorld(t, moving)
+	for chat := range int64(5) {
+		w.says(chat+1, "I live in Berlin.", false)
+	}
+	w.model.fail = broken
+	for range 2 * failuresOfOne {
+		if _, err := w.Learn(t.Context(), "test"); !errors.Is(err, broken) {
+			t.Errorf("nobody answers: %v", err)
+		}
+	}
+	w.model.fail = nil
+	if r := w.learn(); r.Messages != 5 || r.Failed != 0 || len(r.Dropped) != 0 {
+		t.Errorf("nothing was given up: %+v", r)
+	}
+}
+
+// breaking fails for the questions that hold a word.
+type breaking struct {
+	inner llm.Provider
+	word  string
+	err   error
+}
+
+func (p breaking) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
+	if strings.Contains(req.Messages[1].Text(), p.word) {
+		return func(yield func(llm.Event, error) bool) { yield(llm.Event{}, p.err) }
+	}
+	return p.inner.Stream(ctx, req)
+}
+
+// TestALongMessageIsReadToItsEnd has facts far down a message, and a secret at each place where it might be broken.
+func TestALongMessageIsReadToItsEnd(t *testing.T) {
+	w := newWorld(t, moving)
+	filler := strings.Repeat("The weather was fine that day, and nothing else happened. ", 200)
+	text := filler + "I live in Berlin. My password is rosebud12. " + filler + "And I was away. " + filler + "\n\nI live in Hamburg."
+	w.says(1, text, false)
+	w.says(2, strings.Repeat("ä", mostMessage)+" I live in Munich.", false)
+	r := w.learn()
+	if got := w.texts(Current); !slices.Equal(got, []string{"The user lives in Berlin", "The user lives in Hamburg"}) {
+		t.Errorf("%v, %+v", got, r)
+	}
+	if r.Dropped[string(dropLong)] != 1 {
+		t.Errorf("nobody says that a message was not read to its end: %+v", r)
+	}
+	for _, req := range w.model.asked {
+		if q := req.Messages[1].Text(); len(q) > mostAsked || strings.Contains(q, "rosebud") {
+			t.Errorf("a question of %d bytes: %.50q", len(q), q)
+		}
+	}
+	for _, f := range must(w.List(t.Context(), Current)) {
+		if s := f.Sources[0]; text[s.Start:s.Start+len(s.Quote)] != s.Quote {
+			t.Errorf("%q does not stand at %d", s.Quote, s.Start)
+		}
+	}
+	for n := range 300 { // wherever it breaks, nothing is lost and no letter is split
+		r := reading{asked: strings.Repeat("Ich mag dünne Äpfel.", 900)[n:]}
+		if got := strings.Join(r.windows(), ""); got != r.asked {
+			t.Fatalf("%d: %d bytes of %d", n, len(got), len(r.asked))
+		}
+	}
+}
+
+func must(all []Fact, err error) []Fact {
+	if err != nil {
+		panic(err)
+	}
+	return all
 }
 
 func TestAMessageIsReadOnceItsAnswerIsThere(t *testing.T) {

@@ -36,6 +36,18 @@ func TestSecrets(t *testing.T) {
 		"https://example.org/?t=x8Kd02mfLq91ZzPoT5vB7rYw":      "x8Kd02mfLq91ZzPoT5vB7rYw",
 		"My CVV is 123":                                        "123",
 		"Meine Steuer-ID ist 12 345 678 901":                   "12 345 678 901",
+		"Mein WLAN-Passwort:\nsommerwiese":                     "sommerwiese",
+		"Mein WLAN-Passwort:\n\n  sommerwiese\n\nDanke":        "sommerwiese",
+		"WLAN-Passwort\nsommerwiese":                           "sommerwiese",
+		"**Password**:\r\nsommerwiese":                         "sommerwiese",
+		"My password?\nI use hunter2 for everything.":          "hunter2",
+		"My password? Rosebud.":                                "Rosebud",
+		"Das Kennwort lautet\nsommerwiese":                     "sommerwiese",
+		"my passwords:\n- mail: rosebud\n- bank: sommerwiese":  "sommerwiese",
+		"recovery phrase:\n1. Ribbon\n2. Lamp\n3. Otter":       "Otter",
+		"sommerwiese\nis my wifi password":                     "sommerwiese",
+		"Sommerwiese. Das ist mein WLAN-Passwort.":             "Sommerwiese",
+		"sommerwiese\nThat’s our door code":                    "sommerwiese",
 		"the recovery phrase is ribbon lamp otter tree window": "otter",
 	} {
 		hidden := false
@@ -53,7 +65,8 @@ func TestSecrets(t *testing.T) {
 		"I live in Berlin since 2019", "My zip code is 53111", "Donaudampfschifffahrtsgesellschaftskapitän", "I was born on 12 May 1984 at 14:30", "I use a password manager",
 		"My phone number is +49 228 1234567", "jonas.weber1984@example.org is my mail", "https://example.org/a/long/path/to-something-2024.html", "I work at Müller & Söhne",
 		"I run PostgreSQL 17.2 and go1.25.3", "The user weighs 78.5 kg", "I drive 23,000 km a year", "I read the source code of SQLite", "E-Bike-Akku mit 625Wh", "GPT-4o and qwen2.5:14b-instruct",
-		"192.168.178.20", "I code in Go", "my_project_name/with/slashes_v2", "Ich habe keine Geheimnisse vor dir",
+		"192.168.178.20", "I code in Go", "my_project_name/with/slashes_v2",
+		"I forgot my password. I live in Bonn.", "My zip code?\nI live in Bonn, 53111.", "That is my brother. I live in Bonn.", "I like tea. That is the source code I meant.", "Ich habe keine Geheimnisse vor dir",
 	} {
 		if s := secrets(text); len(s) > 0 {
 			t.Errorf("%q is no secret: %v", text, s)
@@ -70,6 +83,47 @@ func TestOthersAreOthers(t *testing.T) {
 	} {
 		if got := ofOthers(clause); got != want {
 			t.Errorf("%q: %v", clause, got)
+		}
+	}
+}
+
+// TestWhatIsPastedIsNotThePersons has texts of others pasted without any mark.
+func TestWhatIsPastedIsNotThePersons(t *testing.T) {
+	for _, text := range []string{
+		"Summarise this mail: Hi, I live in Oslo and I love skiing.",
+		"Please summarize the following email for me:\n\nHi Tom,\nI live in Oslo.\nAnna",
+		"Translate to German: I live in Oslo.",
+		"translate this into French\nI live in Oslo",
+		"Can you proofread this paragraph?\nI live in Oslo and work there.",
+		"Fass diese Mail zusammen: Ich wohne in Oslo.",
+		"Übersetze ins Englische: Ich wohne in Oslo.",
+		"Korrigiere bitte den folgenden Text:\nIch wohne in Oslo.",
+		"Fasse bitte den Text zusammen.\nIch wohne in Oslo.",
+		"Ich habe diese Nachricht bekommen: Hallo, ich wohne in Oslo.",
+		"I got this letter from a pen pal:\nI live in Oslo.",
+		"What do you make of it?\n\nDear neighbours,\nI live in Oslo.\nYours",
+		"I live in Oslo and I love skiing.\n\nCan you summarise this text?",
+		"Ich wohne in Oslo.\n\nBitte übersetze das ins Englische.",
+	} {
+		r := read(text)
+		if strings.Contains(r.asked, "Oslo") {
+			t.Errorf("%q: a model would be asked %q", text, r.asked)
+		}
+		quote := "I live in Oslo"
+		if i := strings.Index(strings.ToLower(text), "ich wohne in oslo"); i >= 0 {
+			quote = text[i : i+len("ich wohne in oslo")]
+		}
+		c := candidate{Fact: "The user lives in Oslo", Quote: quote, About: aboutUser, Lasting: true, Confidence: 1}
+		if got := r.judge(&c); got != dropWords {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+	for _, text := range []string{
+		"Please remember this: I live in Oslo.", "Hi, I live in Oslo.", "Hello!\nI live in Oslo.", "I live in Oslo. Can you summarise this mail?", "My answer: I live in Oslo.",
+		"I live in Oslo. How do I translate a web page?", "Fix my plan, please. I live in Oslo.", "A note about me: I live in Oslo.", "Explain taxes to me. I live in Oslo.",
+	} {
+		if r := read(text); !strings.Contains(r.asked, "Oslo") {
+			t.Errorf("%q is the person's own: a model would be asked %q", text, r.asked)
 		}
 	}
 }

@@ -34,9 +34,24 @@ func secrets(text string) []span {
 			add(m[0], m[1])
 		}
 	}
-	for _, s := range sentences(text) {
+	said := sentences(text)
+	for i, s := range said {
 		for _, p := range named(text[s.from:s.to]) {
 			add(s.from+p.from, s.from+p.to)
+		}
+		switch { // name and value may be two sentences, or two lines
+		case i > 0 && pointsBack(text[s.from:s.to]):
+			add(said[i-1].from, said[i-1].to)
+		case i+1 < len(said) && announces(text[s.from:s.to]):
+			from := said[i+1].from
+			end := said[i+1].to
+			if strings.Contains(text[s.to-1:from+1], "\n") && !strings.Contains(text[s.from:s.to], "?") { // a list below its heading: to the next empty line
+				from += len(text[from:]) - len(strings.TrimLeft(text[from:], " \t\r\n"))
+				if end = len(text); empty.MatchString(text[from:]) {
+					end = from + empty.FindStringIndex(text[from:])[0]
+				}
+			}
+			add(from, end)
 		}
 	}
 	for _, m := range word.FindAllStringIndex(text, -1) {
@@ -74,7 +89,11 @@ var (
 	is       = regexp.MustCompile(`(?i)(?:[:=]|->|→|\b(?:is|are|was|ist|sind|war|lautet|lauten|heißt|heisst|use|nimm|nehme|changed to|geändert (?:auf|in|zu))\b)`)
 	opens    = regexp.MustCompile(`(?i)\b(?:is|ist|war|was|are|sind|as|als)\s+(?:my|our|the|your|mein\w*|unser\w*|das|der|die|dein\w*|ihr\w*|sein\w*)\b`)
 	harmless = regexp.MustCompile(`(?i)(?:zip|postal|post|area|dress|source|quell|open-source|morse|bar|qr|country|länder)[ -]?codes?$`)
-	somehow  = regexp.MustCompile(`\d(?:[ -]?\d){3,7}\b`) // a one-time code
+	empty    = regexp.MustCompile(`\n[ \t\r]*\n`)
+	// hangs is what may follow a name whose value comes next; back is how a sentence begins that names what came before.
+	hangs   = regexp.MustCompile(`(?i)^[\s"'*_)]*(?:(?:[:=?]|[-–—]>?|→|is|are|was|ist|sind|war|lautet|lauten|heißt|heisst)[\s"'*_:]*)*$`)
+	back    = regexp.MustCompile(`(?i)^\W*(?:(?:that|this|it|which|das|dies|dieses|es)\s*)?(?:\b(?:is|was|ist|war)|['’]s)\s+(?:my|our|the|mein\w*|unser\w*|das|der|die)\b`)
+	somehow = regexp.MustCompile(`\d(?:[ -]?\d){3,7}\b`) // a one-time code
 )
 
 // named returns what in a sentence is a secret because it is called one: "the password is ...", "... is my PIN".
@@ -103,6 +122,17 @@ func named(s string) (all []span) {
 		}
 	}
 	return all
+}
+
+// announces says that a sentence ends with the name of a secret, so that the next one is the secret: "My PIN?", "Passwort:".
+func announces(s string) bool {
+	return slices.ContainsFunc(called.FindAllStringIndex(s, -1), func(m []int) bool { return !harmless.MatchString(s[:m[1]]) && hangs.MatchString(s[m[1]:]) })
+}
+
+// pointsBack says that a sentence calls the one before it a secret: "That is my PIN".
+func pointsBack(s string) bool {
+	m := back.FindStringIndex(s)
+	return m != nil && slices.ContainsFunc(called.FindAllStringIndex(s, -1), func(n []int) bool { return n[0] >= m[0] && !harmless.MatchString(s[:n[1]]) })
 }
 
 var (

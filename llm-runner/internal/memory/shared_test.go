@@ -4,6 +4,7 @@ package memory
 
 import (
 	"testing"
+	"time"
 
 	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/test/postgrestest"
@@ -19,8 +20,11 @@ func TestFactsInPostgreSQL(t *testing.T) {
 	c := loadCorpus(t)
 	w := worldOn(t, d, c.answers)
 	c.tell(w)
-	w.learn()
+	r := w.learn()
 	c.check(t, w)
+	if whole, err := w.Whole(t.Context(), "test", r); err != nil || whole.Sentence() != r.Sentence() {
+		t.Errorf("%s in the tables, %s reported, %v", whole.Sentence(), r.Sentence(), err)
+	}
 	open, err := w.Conflicts(t.Context())
 	if err != nil || len(open) != 2 {
 		t.Fatalf("%+v, %v", open, err)
@@ -29,6 +33,17 @@ func TestFactsInPostgreSQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := w.Undo(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	twin, err := w.Add(t.Context(), "The user is allergic to all peanuts, and drives to work")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.learn()
+	if _, err := w.settleCompared(t.Context(), twin, []int64{open[0].Older.ID}, open[1].Older, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Forget(t.Context(), twin.ID); err != nil {
 		t.Fatal(err)
 	}
 	f, err := w.Edit(t.Context(), open[1].Newer.ID, "Der Nutzer mag schwarze Oliven")

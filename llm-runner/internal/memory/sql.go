@@ -3,7 +3,6 @@ package memory
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -22,6 +21,7 @@ type filter struct {
 	state   State
 	norm    string
 	message int64
+	raw     bool // those that are still to be compared
 	going   bool // those that are being forgotten, and no others
 }
 
@@ -46,6 +46,9 @@ func (s *Service) facts(ctx context.Context, q db.Querier, w filter) ([]Fact, er
 	}
 	if w.message != 0 {
 		add(`f.id IN (SELECT fact FROM memory_sources WHERE message = ?)`, w.message)
+	}
+	if w.raw {
+		add(`NOT f.compared`)
 	}
 	condition := strings.Join(where, ` AND `)
 	all, err := db.All(ctx, q, "read memory", func(r *sql.Rows) (f Fact, err error) {
@@ -143,25 +146,25 @@ func (s *Service) write(ctx context.Context, tx *transaction, p placed, run stri
 		}
 		return id, false, change(ctx, tx, `UPDATE memory_facts SET private = private AND ?, rev = rev + 1 WHERE id = ? AND origin <> 'added'`, p.fact.Private, id)
 	}
-	err = tx.QueryRowContext(ctx, `INSERT INTO memory_facts (text, norm, state, origin, confidence, private, created_at, changed_at) VALUES (?,?,'current',?,?,?,?,?) RETURNING id`,
-		p.fact.Text, p.fact.norm, string(p.fact.Origin), p.fact.Confidence, p.fact.Private, at, at).Scan(&id)
+	err = tx.QueryRowContext(ctx, `INSERT INTO memory_facts (text, norm, state, origin, confidence, private, compared, created_at, changed_at) VALUES (?,?,'current',?,?,?,?,?,?) RETURNING id`,
+		p.fact.Text, p.fact.norm, string(p.fact.Origin), p.fact.Confidence, p.fact.Private, p.fact.Origin == Learned, at, at).Scan(&id)
 	if err != nil {
 		return 0, false, fmt.Errorf("write fact: %w", err)
 	}
 	if err := s.source(ctx, tx, id, p.fact.Sources); err != nil {
 		return 0, false, err
 	}
-	if err := change(ctx, tx, `INSERT INTO memory_changes (fact, kind, run, at) VALUES (?, 'made', ?, ?)`, id, run, at); err != nil {
+	in, err := did(ctx, tx, id, "made", 0, run, now)
+	if err != nil {
 		return 0, false, err
 	}
 	for _, old := range p.supersedes {
-		if err := s.supersede(ctx, tx, old, id, now); err != nil {
+		if err := s.supersede(ctx, tx, old, id, in, now); err != nil {
 			return 0, false, err
 		}
 	}
 	for _, old := range p.conflicts {
-		err := change(ctx, tx, `INSERT INTO memory_conflicts (older, newer, opened_at) SELECT id, ?, ? FROM memory_facts WHERE id = ? AND state = 'current'`, id, at, old)
-		if err != nil {
+		if err := oppose(ctx, tx, old, id, now); err != nil {
 			return 0, false, err
 		}
 	}
@@ -178,14 +181,77 @@ func (s *Service) source(ctx context.Context, tx *transaction, fact int64, all [
 	return nil
 }
 
-// supersede makes a fact history; what it contradicted is decided with that.
-func (s *Service) supersede(ctx context.Context, tx *transaction, old, by int64, now time.Time) error {
+// oppose opens a contradiction between two current facts, unless there was one between them before.
+func oppose(ctx context.Context, tx *transaction, older, newer int64, now time.Time) error {
+	return change(ctx, tx, `INSERT INTO memory_conflicts (older, newer, opened_at) SELECT o.id, n.id, ? FROM memory_facts o JOIN memory_facts n ON n.id = ?
+		WHERE o.id = ? AND o.id <> n.id AND o.state = 'current' AND n.state = 'current'
+		AND NOT EXISTS (SELECT 1 FROM memory_conflicts c WHERE c.older = o.id AND c.newer = n.id OR c.older = n.id AND c.newer = o.id)`, now.UnixMilli(), newer, older)
+}
+
+// settleCompared writes what came of comparing a fact that was told or added: which older ones it contradicts, and which says the same (0: none).
+// That one makes room for it, with its sources and contradictions, and comes back when the fact is undone. done is false where the fact has
+// changed meanwhile.
+func (s *Service) settleCompared(ctx context.Context, f Fact, conflicts []int64, twin Fact, now time.Time) (done bool, err error) {
+	err = s.DB.Tx(ctx, func(tx *transaction) error {
+		done = false
+		var in int64
+		err := tx.QueryRowContext(ctx, `SELECT c.id FROM memory_facts f JOIN memory_changes c ON c.fact = f.id AND c.kind = 'made' WHERE f.id = ? AND f.state = 'current' AND f.text = ?`, f.ID, f.Text).Scan(&in)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read fact: %w", err)
+		}
+		done = true
+		if twin.ID != 0 {
+			sides, err := db.All(ctx, tx, "read memory", db.Column[int64], `SELECT CASE WHEN older = ? THEN newer ELSE older END FROM memory_conflicts WHERE outcome = '' AND (older = ? OR newer = ?)`, twin.ID, twin.ID, twin.ID)
+			if err != nil {
+				return err
+			}
+			conflicts = append(slices.Clone(conflicts), sides...)
+			if err := s.source(ctx, tx, f.ID, twin.Sources); err != nil {
+				return err
+			}
+			if err := change(ctx, tx, `UPDATE memory_facts SET private = private AND ?, rev = rev + 1 WHERE id = ? AND origin <> 'added'`, twin.Private, f.ID); err != nil {
+				return err
+			}
+			if err := s.supersede(ctx, tx, twin.ID, f.ID, in, now); err != nil {
+				return err
+			}
+			if err := change(ctx, tx, `UPDATE memory_facts SET same = ? WHERE id = ? AND superseded_by = ?`, true, twin.ID, f.ID); err != nil {
+				return err
+			}
+		}
+		for _, old := range conflicts {
+			if err := oppose(ctx, tx, old, f.ID, now); err != nil {
+				return err
+			}
+		}
+		if err := change(ctx, tx, `DELETE FROM memory_answers WHERE message = ?`, -f.ID); err != nil {
+			return err
+		}
+		return change(ctx, tx, `UPDATE memory_facts SET compared = ? WHERE id = ?`, true, f.ID)
+	})
+	return done, err
+}
+
+// did writes down what was done to a fact, and returns the change's number.
+func did(ctx context.Context, tx *transaction, fact int64, kind string, conflict int64, run string, now time.Time) (id int64, err error) {
+	err = tx.QueryRowContext(ctx, `INSERT INTO memory_changes (fact, kind, conflict, run, at) VALUES (?,?,?,?,?) RETURNING id`, fact, kind, conflict, run, now.UnixMilli()).Scan(&id)
+	if err != nil {
+		return 0, fmt.Errorf("write history of facts: %w", err)
+	}
+	return id, nil
+}
+
+// supersede makes a fact history in the course of a change; what it contradicted is decided with that.
+func (s *Service) supersede(ctx context.Context, tx *transaction, old, by, in int64, now time.Time) error {
 	at := now.UnixMilli()
 	if err := change(ctx, tx, `UPDATE memory_facts SET state = 'superseded', superseded_by = ?, rev = rev + 1, changed_at = ? WHERE id = ? AND state = 'current'`, by, at, old); err != nil {
 		return err
 	}
-	return change(ctx, tx, `UPDATE memory_conflicts SET outcome = CASE WHEN older = ? THEN 'newer' ELSE 'older' END, resolved_at = ?
-		WHERE outcome = '' AND (older = ? OR newer = ?)`, old, at, old, old)
+	return change(ctx, tx, `UPDATE memory_conflicts SET outcome = CASE WHEN older = ? THEN 'newer' ELSE 'older' END, resolved_at = ?, decided_by = ?
+		WHERE outcome = '' AND (older = ? OR newer = ?)`, old, at, in, old, old)
 }
 
 func (s *Service) rewrite(ctx context.Context, tx *transaction, f Fact, text string, now time.Time) error {
@@ -207,21 +273,21 @@ func (s *Service) resolve(ctx context.Context, tx *transaction, conflict int64, 
 	case outcome != "":
 		return refused("contradiction %d was decided before: %s", conflict, outcome)
 	}
-	if err := change(ctx, tx, `UPDATE memory_conflicts SET outcome = ?, resolved_at = ? WHERE id = ?`, holds, now.UnixMilli(), conflict); err != nil {
-		return err
+	loser, winner := newer, older
+	if holds == HoldsNewer {
+		loser, winner = older, newer
 	}
-	loser := newer
-	switch holds {
-	case HoldsOlder:
-		err = s.supersede(ctx, tx, newer, older, now)
-	case HoldsNewer:
-		loser = older
-		err = s.supersede(ctx, tx, older, newer, now)
-	}
+	in, err := did(ctx, tx, loser, "resolved", conflict, "", now)
 	if err != nil {
 		return err
 	}
-	return change(ctx, tx, `INSERT INTO memory_changes (fact, kind, conflict, run, at) VALUES (?, 'resolved', ?, '', ?)`, loser, conflict, now.UnixMilli())
+	if err := change(ctx, tx, `UPDATE memory_conflicts SET outcome = ?, resolved_at = ?, decided_by = ? WHERE id = ?`, holds, now.UnixMilli(), in, conflict); err != nil {
+		return err
+	}
+	if holds == HoldsBoth {
+		return nil
+	}
+	return s.supersede(ctx, tx, loser, winner, in, now)
 }
 
 // undo takes back the last change that was not.
@@ -248,16 +314,21 @@ func (s *Service) undo(ctx context.Context, tx *transaction, fact int64, now tim
 	do(`UPDATE memory_changes SET undone = ? WHERE id = ?`, true, id)
 	switch kind {
 	case "made":
+		if err == nil {
+			err = settleMessages(ctx, tx, of, now)
+		}
 		do(`UPDATE memory_facts SET state = 'undone', superseded_by = NULL, rev = rev + 1, changed_at = ? WHERE id = ?`, at, of)
 		do(`UPDATE memory_conflicts SET outcome = 'undone', resolved_at = ? WHERE outcome = '' AND (older = ? OR newer = ?)`, at, of, of)
-		do(`UPDATE memory_facts SET state = 'current', superseded_by = NULL, rev = rev + 1, changed_at = ? WHERE superseded_by = ? AND state = 'superseded'
-			AND norm NOT IN (SELECT norm FROM memory_facts WHERE state = 'current')`, at, of)
+		do(`UPDATE memory_facts SET state = 'current', superseded_by = NULL, same = ?, rev = rev + 1, changed_at = ? WHERE superseded_by = ? AND state = 'superseded'
+			AND norm NOT IN (SELECT norm FROM memory_facts WHERE state = 'current')`, false, at, of)
 	case "edited":
 		do(`UPDATE memory_facts SET text = ?, norm = ?, rev = rev + 1, changed_at = ? WHERE id = ?`, before, normal(before), at, of)
 	case "resolved":
-		do(`UPDATE memory_conflicts SET outcome = '', resolved_at = NULL WHERE id = ?`, conflict)
 		do(`UPDATE memory_facts SET state = 'current', superseded_by = NULL, rev = rev + 1, changed_at = ? WHERE id = ? AND state = 'superseded'`, at, of)
 	}
+	// What the change decided is open again, as far as both sides count.
+	do(`UPDATE memory_conflicts SET outcome = '', resolved_at = NULL, decided_by = 0 WHERE (decided_by = ? OR id = ?)
+		AND older IN (SELECT id FROM memory_facts WHERE state = 'current') AND newer IN (SELECT id FROM memory_facts WHERE state = 'current')`, id, conflict)
 	return kind, of, err
 }
 
@@ -279,73 +350,6 @@ func (s *Service) vacant(ctx context.Context, tx *transaction, of int64, kind, b
 		return fmt.Errorf("read facts: %w", err)
 	}
 	return refused("fact %d cannot be put back as it was: fact %d says the same", of, other)
-}
-
-// markRead notes down that a message was read; false where it was before.
-func (s *Service) markRead(ctx context.Context, tx *transaction, m Message, run string, found int, dropped map[string]int, now time.Time) (first bool, err error) {
-	why, err := json.Marshal(dropped)
-	if err != nil {
-		return false, err
-	}
-	r, err := tx.ExecContext(ctx, `INSERT INTO memory_read (message, chat, run, found, dropped, read_at) VALUES (?,?,?,?,?,?) ON CONFLICT (message) DO NOTHING`,
-		m.ID, m.Chat, run, found, string(why), now.UnixMilli())
-	if err != nil {
-		return false, fmt.Errorf("write what was read: %w", err)
-	}
-	n, err := r.RowsAffected()
-	if err != nil {
-		return false, err
-	}
-	return n > 0, change(ctx, tx, `DELETE FROM memory_answers WHERE message = ?`, m.ID)
-}
-
-func (s *Service) answered(ctx context.Context, message int64, key string) (answer string, ok bool, err error) {
-	err = s.DB.Read().QueryRowContext(ctx, `SELECT answer FROM memory_answers WHERE message = ? AND key = ?`, message, key).Scan(&answer)
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", false, nil
-	}
-	if err != nil {
-		return "", false, fmt.Errorf("read kept answer: %w", err)
-	}
-	return answer, true, nil
-}
-
-func (s *Service) keepAnswer(ctx context.Context, message int64, key, answer string) error {
-	return s.DB.Tx(ctx, func(tx *transaction) error {
-		return change(ctx, tx, `INSERT INTO memory_answers (message, key, answer, at) VALUES (?,?,?,?) ON CONFLICT (message, key) DO UPDATE SET answer = excluded.answer`,
-			message, key, answer, time.Now().UnixMilli())
-	})
-}
-
-// chatsSeen is when each conversation had changed last when it was read to its end.
-func (s *Service) chatsSeen(ctx context.Context) (map[int64]time.Time, error) {
-	return db.Map(ctx, s.DB.Read(), "read memory", func(r *sql.Rows) (chat int64, at time.Time, err error) {
-		var ms int64
-		err = r.Scan(&chat, &ms)
-		return chat, time.UnixMilli(ms), err
-	}, `SELECT chat, seen FROM memory_chats`)
-}
-
-func (s *Service) seen(ctx context.Context, all map[int64]time.Time) error {
-	if len(all) == 0 {
-		return nil
-	}
-	return s.DB.Tx(ctx, func(tx *transaction) error {
-		for chat, at := range all {
-			if err := change(ctx, tx, `INSERT INTO memory_chats (chat, seen) VALUES (?,?) ON CONFLICT (chat) DO UPDATE SET seen = excluded.seen`, chat, at.UnixMilli()); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// readBefore are the messages of a conversation that were read.
-func (s *Service) readBefore(ctx context.Context, chat int64) (map[int64]bool, error) {
-	return db.Map(ctx, s.DB.Read(), "read memory", func(r *sql.Rows) (id int64, read bool, err error) {
-		err = r.Scan(&id)
-		return id, true, err
-	}, `SELECT message FROM memory_read WHERE chat = ?`, chat)
 }
 
 // conceal makes the facts private that rest on a message, unless others say the same.
@@ -385,11 +389,6 @@ func (s *Service) markIndexed(ctx context.Context, all []Fact) error {
 		}
 		return nil
 	})
-}
-
-// messages are all that facts rest on, and all that were read.
-func (s *Service) messages(ctx context.Context) ([]int64, error) {
-	return db.All(ctx, s.DB.Read(), "read memory", db.Column[int64], `SELECT message FROM memory_sources UNION SELECT message FROM memory_read UNION SELECT message FROM memory_answers`)
 }
 
 // lose removes what rests on messages that are gone, and returns the facts that then rest on nothing.
@@ -442,6 +441,11 @@ func markForgetting(ctx context.Context, tx *transaction, ids []int64) error {
 	return nil
 }
 
+// twins are the facts that made room for one that says the same, and those that did for them.
+func twins(ctx context.Context, tx *transaction, fact int64) ([]int64, error) {
+	return db.All(ctx, tx, "read memory", db.Column[int64], `WITH RECURSIVE t (id) AS (SELECT CAST(? AS BIGINT) UNION SELECT f.id FROM memory_facts f JOIN t ON f.superseded_by = t.id WHERE f.same AND f.state = 'superseded') SELECT id FROM t`, fact)
+}
+
 // said before are the texts that a fact had.
 func (s *Service) formerly(ctx context.Context, fact int64) ([]string, error) {
 	return db.All(ctx, s.DB.Read(), "read memory", db.Column[string], `SELECT before FROM memory_changes WHERE fact = ? AND before <> ''`, fact)
@@ -451,7 +455,7 @@ func (s *Service) formerly(ctx context.Context, fact int64) ([]string, error) {
 func (s *Service) remove(ctx context.Context, ids []int64) error {
 	return s.DB.Tx(ctx, func(tx *transaction) error {
 		for _, id := range ids {
-			if err := change(ctx, tx, `DELETE FROM memory_answers WHERE message IN (SELECT message FROM memory_sources WHERE fact = ?)`, id); err != nil {
+			if err := change(ctx, tx, `DELETE FROM memory_answers WHERE message = ? OR message IN (SELECT message FROM memory_sources WHERE fact = ?)`, -id, id); err != nil {
 				return err
 			}
 			if err := change(ctx, tx, `DELETE FROM memory_facts WHERE id = ?`, id); err != nil { // sources, contradictions and history go with it

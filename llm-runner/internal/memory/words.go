@@ -42,7 +42,27 @@ var (
 	marks     = regexp.MustCompile(`"[^"\n]{2,}"|„[^“”"\n]{2,}[“”"]|“[^”\n]{2,}”|»[^«\n]{2,}«|«[^»\n]{2,}»`)
 )
 
-// borrowed returns where a text repeats what others said: what stands in quotation marks, block quotes, fences, and forwarded mail.
+const (
+	// work is what one asks to be done with a text, piece what it is done with.
+	work = `(?:summari[sz]e|sum up|translate|proof-?read|re-?write|re-?phrase|paraphrase|shorten|improve|correct|edit|review|polish|analy[sz]e|classify|check|fix|answer|reply|respond|explain|` +
+		`fass\w*|zusammen(?:ge)?fass\w*|übersetz\w*|korrigier\w*|überarbeit\w*|verbesser\w*|kürz\w*|formulier\w*|analysier\w*|prüf\w*|beantwort\w*|antwort\w*|erklär\w*|lektorier\w*)`
+	piece = `(?:e-?mails?|mails?|messages?|letters?|texts?|paragraphs?|articles?|posts?|reviews?|notes?|essays?|story|stories|poems?|transcripts?|conversations?|chats?|threads?|comments?|abstracts?|` +
+		`bios?|profiles?|cvs?|résumés?|resumes?|ads?|statements?|sentences?|interviews?|quotes?|passages?|excerpts?|lyrics|nachricht(?:en)?|briefe?s?|textes?|absätze?|absatz|artikel|beiträge?|beitrag|` +
+		`kommentare?|geschichten?|gedichte?|protokolle?|gespräche?|anzeigen?|lebensl(?:auf|äufe)|bewerbung(?:en)?|zitate?|sätze?|satz|anschreiben|sms|the following|folgende\w*|dies(?:e[nrsm]?)?|this|das)`
+)
+
+var (
+	// pasted is a text that one is asked to work on, or that is shown: what follows is another's. After "translate" that is so whatever it is called.
+	pasted = regexp.MustCompile(`(?i)(?:(?:^|[^\p{L}])` + work + `(?:[^\n:.!?]{0,80}[^\n:.!?\p{L}])?` + piece + `\b[^\n:]{0,80}(?::|\n)|(?:^|[^\p{L}])(?:translate|übersetz\w*)\b[^\n:]{0,60}(?::|\n)|` +
+		`\b(?:here is|here's|here’s|this is|i got|i received|got this|hier ist|das ist|ich (?:habe|hab) (?:heute |gestern |gerade )?(?:diese\w*|eine?n?|folgende\w*)|ich bekam)\b[^\n:.!?]{0,40}\b` + piece + `\b[^\n:.!?]{0,40}(?::|\n))`)
+	// above asks for work on what stands before it.
+	above = regexp.MustCompile(`(?i)\n[ \t]*\n(?:[^\n]{0,40}?[^\p{L}\n])?` + work + `\b[^\n]{0,80}\b(?:this|that|it|above|das|dies\w*|obige\w*|` + piece + `)\b[^\n]{0,80}\s*$`)
+	// letter begins one: a line that greets, and not the first.
+	letter = regexp.MustCompile(`(?i)\n[ \t]*(?:hi|hello|hey|dear|hallo|liebe[rs]?|sehr geehrte\w*|guten (?:tag|morgen|abend)|moin|servus)\b[^\n,!]{0,60}[,!][ \t]*\n`)
+)
+
+// borrowed returns where a text repeats what others said: what stands in quotation marks, block quotes, fences, forwarded mail, and what is
+// pasted to be worked on. A text of one's own that is pasted is passed over too: who wrote it cannot be told.
 func borrowed(text string) []span {
 	var all []span
 	for _, re := range []*regexp.Regexp{fenced, quoted, forwarded, marks} {
@@ -52,6 +72,14 @@ func borrowed(text string) []span {
 			}
 			all = append(all, span{m[0], m[1]})
 		}
+	}
+	for _, re := range []*regexp.Regexp{pasted, letter} {
+		if m := re.FindStringIndex(text); m != nil && strings.TrimSpace(text[m[1]:]) != "" {
+			all = append(all, span{m[1], len(text)})
+		}
+	}
+	if m := above.FindStringIndex(text); m != nil {
+		all = append(all, span{0, m[0]})
 	}
 	return joined(all)
 }

@@ -1,0 +1,5 @@
+//go:build prove
+
+package memory
+
+func init() { everyPoint = true }
