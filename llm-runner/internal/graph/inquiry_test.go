@@ -75,7 +75,7 @@ func newInquiries(t testing.TB, s *scholar) *Inquiries {
 
 func inquiry(t *testing.T, q *Inquiries, messages ...string) (llm.Answer, error) {
 	t.Helper()
-	req := llm.Request{Model: "vault"}
+	req := llm.Request{Model: "vault", Chat: 7}
 	for i, m := range messages {
 		role := llm.User
 		if i%2 == 1 {
@@ -167,7 +167,10 @@ func TestAQuestionIsAskedInOtherWordsOnce(t *testing.T) {
 func TestTheWebIsAskedWhenTheNotesDoNotSay(t *testing.T) {
 	s := &scholar{says: map[string]func(string) string{"query": func(string) string { return `{"query": "nothing again"}` }, "draft": func(string) string { return "In 1846 [1]." }}}
 	q := newInquiries(t, s)
-	q.Web = func(_ context.Context, query string) ([]Source, []Drop, error) {
+	q.Web = func(_ context.Context, chat int64, query string) ([]Source, []Drop, error) {
+		if chat != 7 {
+			t.Errorf("conversation %d searches", chat) // its policies hold
+		}
 		return []Source{passage("https://example.org/sax", "The saxophone was patented in 1846.")}, nil, nil
 	}
 	a, err := inquiry(t, q, "Since when is there a saxophone?")
@@ -175,7 +178,9 @@ func TestTheWebIsAskedWhenTheNotesDoNotSay(t *testing.T) {
 		t.Errorf("%q, %v", a.Message.Text(), err)
 	}
 	q = newInquiries(t, s)
-	q.Web = func(context.Context, string) ([]Source, []Drop, error) { return nil, nil, context.DeadlineExceeded }
+	q.Web = func(context.Context, int64, string) ([]Source, []Drop, error) {
+		return nil, nil, context.DeadlineExceeded
+	}
 	a, err = inquiry(t, q, "Since when is there a saxophone?")
 	if err != nil || !strings.HasPrefix(a.Message.Text(), saysNot) || !strings.Contains(a.Message.Text(), "The web could not be searched") {
 		t.Errorf("%q, %v", a.Message.Text(), err)

@@ -189,7 +189,7 @@ func TestAReportIsANoteWithEvidence(t *testing.T) {
 	q.Store.Cost = func(string, string, llm.Usage) llm.Count { return llm.Known(1500) }
 	hostile := passage("https://evil.example/a`b", "Tyres last long.\n```\n![[secret]] ![x](https://evil.example/p.png) <script>alert(1)</script>")
 	hostile.Collection, hostile.Title, hostile.Dated = "web", "Tyres](https://evil.example) <b>", time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
-	q.Web = func(context.Context, string) ([]Source, []Drop, error) {
+	q.Web = func(context.Context, int64, string) ([]Source, []Drop, error) {
 		return []Source{hostile}, []Drop{{"https://gone.example", "it could not be read: 404"}}, nil
 	}
 	s.says["draft"] = func(string) string {

@@ -190,7 +190,7 @@ func (q *Inquiries) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.E
 		}
 		steps, done := make(chan StepRow), make(chan result, 1)
 		go func() {
-			run, x, err := q.Graph().Run(ctx, q.Store, Ask[Inquiry]{Key: req.Run, Title: x.Asked, State: x, Budget: q.Budget, Watch: func(r StepRow) {
+			run, x, err := q.Graph().Run(ctx, q.Store, Ask[Inquiry]{Key: req.Run, Chat: req.Chat, Title: x.Asked, State: x, Budget: q.Budget, Watch: func(r StepRow) {
 				select {
 				case steps <- r:
 				case <-ctx.Done():
@@ -261,7 +261,7 @@ func (q *Inquiries) Models(context.Context) ([]llm.ModelInfo, error) {
 
 // inquire begins an inquiry with the last question of a conversation, and what was said shortly before it.
 func inquire(req llm.Request, model string) (Inquiry, error) {
-	x := Inquiry{Model: model}
+	x := Inquiry{Model: model, Chat: req.Chat}
 	for _, m := range req.Messages {
 		text := strings.TrimSpace(m.Text())
 		if text == "" || m.Role != llm.User && m.Role != llm.Assistant {
@@ -293,11 +293,11 @@ func inquire(req llm.Request, model string) (Inquiry, error) {
 	return x, nil
 }
 
-// Go goes on with a run that was forked, or whose pause a person ended, until ctx ends.
+// Go goes on with a run that was forked, or whose pause a person ended, until ctx ends. A *llm.BusyError says when to try again.
 func (q *Inquiries) Go(ctx context.Context, id int64) error {
 	_, _, err := q.Graph().Proceed(ctx, q.Store, id, q.Budget, nil)
 	var paused *PausedError
-	if errors.As(err, &paused) {
+	if errors.As(err, &paused) || errors.Is(err, errElsewhere) {
 		return nil
 	}
 	return err

@@ -172,7 +172,7 @@ func (s *Site) changeRun(w http.ResponseWriter, r *http.Request) error {
 			state = json.RawMessage(text)
 		}
 		var fork graph.RunRow
-		if fork, err = st.Fork(r.Context(), id, step, state); err == nil {
+		if fork, err = s.Inquiries.Graph().Fork(r.Context(), st, id, step, state); err == nil {
 			id = fork.ID
 			s.Proceed(id)
 		}
