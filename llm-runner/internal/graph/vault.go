@@ -41,7 +41,8 @@ func (q *Inquiries) answer(s *Step, x *Inquiry) error {
 		return at
 	}
 	var out strings.Builder
-	lead, section := "", "" // lead, of a list: shown once something follows that stands
+	section := ""
+	var lead *Claim // of a list: shown once something of the list stands
 	says := map[string]bool{}
 	for i := range x.Claims {
 		c := &x.Claims[i]
@@ -50,7 +51,7 @@ func (q *Inquiries) answer(s *Step, x *Inquiry) error {
 			struck++
 			breaks(&out, c.After)
 		case len(c.Sources) == 0:
-			lead = c.Plain() + c.After
+			lead = c
 		default:
 			var marks strings.Builder
 			for k := range c.Sources {
@@ -73,8 +74,10 @@ func (q *Inquiries) answer(s *Step, x *Inquiry) error {
 				out.WriteString(text + "## " + c.Section + "\n\n")
 				section = c.Section
 			}
-			out.WriteString(lead)
-			lead, x.Known = "", true
+			if lead != nil && c.Lead == lead.Text {
+				out.WriteString(lead.Plain() + lead.After)
+			}
+			lead, x.Known = nil, true
 			says[c.Section] = true
 			text, stop := c.Plain(), ""
 			if n := len(strings.TrimRight(text, ".!?")); n < len(text) {
