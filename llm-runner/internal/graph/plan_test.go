@@ -223,3 +223,25 @@ func TestAReportIsANoteWithEvidence(t *testing.T) {
 		}
 	}
 }
+
+// What is shown as the plan is all that is looked up: the question itself is not lost from it.
+func TestAPlanKeepsTheQuestionItself(t *testing.T) {
+	s := planner()
+	s.says["questions"] = func(string) string {
+		return `{"questions": ["When is the filter washed?", "winter tyres"], "sections": []}`
+	}
+	q := newInquiries(t, s)
+	x := Inquiry{Model: "m", Asked: "When is the filter washed?", Asks: true}
+	run, _, err := q.Graph().Run(t.Context(), q.Store, Ask[Inquiry]{Key: "turn-7", State: x, Budget: DefaultBudget})
+	var paused *PausedError
+	if !errors.As(err, &paused) {
+		t.Fatal(err)
+	}
+	steps, err := q.Store.Steps(t.Context(), run.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(steps[len(steps)-2].State, &x); err != nil || strings.Join(x.Plan.Questions, "|") != "When is the filter washed?|winter tyres" || len(x.Questions) != 2 {
+		t.Errorf("%q, %q, %v", x.Plan.Questions, x.Questions, err)
+	}
+}
