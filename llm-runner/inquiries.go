@@ -63,13 +63,22 @@ func (a *app) newInquiries(plain llm.Provider) *graph.Inquiries {
 const webPages = 4
 
 // outside has research look on the web, where a search engine is configured: pages are kept in the library, and quoted from there. It does
-// so only while the policies of both tools let them run without being asked about.
-func (a *app) outside(searcher *browse.Searcher, fetcher *browse.Fetcher) func(context.Context, string) ([]graph.Source, []graph.Drop, error) {
+// so only while the policies of both tools, as the conversation that asks has them, let them run without being asked about.
+func (a *app) outside(searcher *browse.Searcher, fetcher *browse.Fetcher) func(context.Context, int64, string) ([]graph.Source, []graph.Drop, error) {
 	if searcher.Missing() != "" {
 		return nil
 	}
-	return func(ctx context.Context, query string) (all []graph.Source, dropped []graph.Drop, err error) {
-		scope := toolbox.Scope{Source: "research"}
+	return func(ctx context.Context, chat int64, query string) (all []graph.Source, dropped []graph.Drop, err error) {
+		scope := toolbox.Scope{Source: "research", Chat: chat}
+		policies, err := a.box.Entries(ctx, chat)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, e := range policies { // what cannot be read need not be searched for
+			if e.Name == "fetch_url" && e.Policy != toolbox.Allow {
+				return nil, nil, errors.New("fetch_url may not be used without asking; allow it on the Tools page")
+			}
+		}
 		var found []browse.Hit
 		err = a.box.Do(ctx, scope, "web_search", map[string]string{"query": query}, func(ctx context.Context) (toolbox.Result, error) {
 			found, err = searcher.Search(ctx, query, "", "", 2*webPages)
@@ -184,63 +193,87 @@ func wanted(queue *jobs.Service, chats *chat.Service) func(ctx context.Context, 
 			}
 			return err == nil && !j.State.Ended(), err
 		}
-		if n, _ := fmt.Sscanf(key, "turn-%d", &id); n == 1 {
-			t, err := chats.Turn(ctx, id)
-			if errors.Is(err, chat.ErrNotFound) {
-				return false, nil
-			}
-			return err == nil && !t.Over(), err
+		if strings.HasPrefix(key, "turn-") { // whichever of its turns goes on with it
+			return chats.Goes(ctx, key)
 		}
 		return true, nil // a run of its own
 	}
 }
 
-// withdraw has the runs wait for nobody any more whose work has ended: a job past its deadline, a conversation that was deleted.
-func (a *app) withdraw(ctx context.Context, wanted func(context.Context, string) (bool, error)) error {
-	waits, err := a.inquiries.Store.Waits(ctx)
+// withdraw ends the runs whose work has ended: a job past its deadline, a conversation that was deleted, an answer that was stopped, a program that
+// asked once and is gone. It returns the forks that are to go on.
+func (a *app) withdraw(ctx context.Context, wanted func(context.Context, string) (bool, error)) (left []int64, err error) {
+	open, err := a.inquiries.Store.Open(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	left := len(waits)
-	for _, r := range waits {
-		still, err := wanted(ctx, r.Key)
-		if err != nil {
-			return err
+	waits := 0
+	for _, r := range open {
+		still, why := true, "nobody wants it any more: what it is part of has ended"
+		switch {
+		case r.Key != "":
+			if still, err = wanted(ctx, r.Key); err != nil {
+				return left, err
+			}
+		case r.Status == graph.Paused:
+		case r.ForkedFrom > 0:
+			left = append(left, r.ID)
+		default:
+			still, why = false, "the program ended while it ran, and who asked is gone: fork it to go on"
 		}
-		if still {
-			continue
+		if !still {
+			if err := a.inquiries.Store.Leave(ctx, r, why); err != nil {
+				return left, err
+			}
+		} else if r.Status == graph.Paused {
+			waits++
 		}
-		if err := a.inquiries.Store.Withdraw(ctx, r.Key); err != nil {
-			return err
-		}
-		left--
 	}
-	if left == 0 {
+	if waits == 0 {
 		a.alerts.End(planAlert, "No plan waits for your word any more")
 	}
-	return nil
+	return left, nil
 }
 
-// goOn goes on with runs that were forked or decided about, and deletes old ones, until ctx ends.
+// goOn goes on with runs that were forked or decided about, also those that an earlier process left or whose machine was busy, and deletes old ones,
+// until ctx ends.
 func (a *app) goOn(ctx context.Context, wanted func(context.Context, string) (bool, error)) error {
 	var group sync.WaitGroup
 	defer group.Wait()
 	clean := time.NewTicker(time.Hour)
 	defer clean.Stop()
-	look := time.NewTicker(time.Minute)
+	var held sync.Map // of forks: until when
+	proceed := func(id int64) {
+		group.Go(func() {
+			err := a.inquiries.Go(ctx, id)
+			var busy *llm.BusyError
+			if errors.As(err, &busy) {
+				held.Store(id, busy.Until)
+			} else {
+				held.Delete(id)
+			}
+			if err != nil && ctx.Err() == nil {
+				a.log.Warn("go on with a run", "run", id, "error", err)
+			}
+		})
+	}
+	look := time.NewTimer(0)
 	defer look.Stop()
 	for {
 		select {
 		case <-look.C:
-			if err := a.withdraw(ctx, wanted); err != nil && ctx.Err() == nil {
-				a.log.Warn("look at plans that wait", "error", err)
+			left, err := a.withdraw(ctx, wanted)
+			if err != nil && ctx.Err() == nil {
+				a.log.Warn("look at runs that wait", "error", err)
 			}
-		case id := <-a.proceed:
-			group.Go(func() {
-				if err := a.inquiries.Go(ctx, id); err != nil && ctx.Err() == nil {
-					a.log.Warn("go on with a run", "run", id, "error", err)
+			for _, id := range left {
+				if until, _ := held.Load(id); until == nil || !until.(time.Time).After(time.Now()) {
+					proceed(id)
 				}
-			})
+			}
+			look.Reset(time.Minute)
+		case id := <-a.proceed:
+			proceed(id)
 		case <-clean.C:
 			if err := a.inquiries.Store.Clean(ctx, time.Now().Add(-a.config.Jobs.Keep)); err != nil && ctx.Err() == nil {
 				a.log.Warn("delete old runs", "error", err)

@@ -8,12 +8,13 @@ import (
 
 	"home.arpa/lab/llm-runner/internal/chat"
 	"home.arpa/lab/llm-runner/internal/engine"
+	"home.arpa/lab/llm-runner/internal/graph"
 	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/llm"
 )
 
-// A plan waits for a person as long as somebody wants what comes of it.
-func TestAPlanWaitsNoLongerThanItsWork(t *testing.T) {
+// A run waits, for a person or a machine, as long as somebody wants what comes of it.
+func TestARunWaitsNoLongerThanItsWork(t *testing.T) {
 	c, err := Load(Options{Data: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -32,27 +33,82 @@ func TestAPlanWaitsNoLongerThanItsWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	agents, err := a.agents(t.Context(), work, queue)
+	if err != nil {
+		t.Fatal(err)
+	}
 	a.inquiries.Model = func(llm.Request) (string, bool) { return "m", true }
 	a.inquiries.Reader = silent{}
-	for range 2 { // the engine is not launched, so they stay queued
+	for range 3 { // the engine is not launched, so they stay queued
 		if _, _, err := queue.Submit(t.Context(), jobs.Spec{Type: jobs.Research, Prompt: "x", Plan: llm.PlanAsk}, ""); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, key := range []string{"job-1-0", "job-2-0", "job-9-0", "turn-9"} {
-		if _, err := llm.Collect(a.inquiries.Stream(t.Context(), llm.Request{Run: key, Purpose: "job", Plan: llm.PlanAsk, Messages: []llm.Message{llm.Says(llm.User, "What is it?")}})); err == nil {
+	ask := func(key, plan string) {
+		t.Helper()
+		if _, err := llm.Collect(a.inquiries.Stream(t.Context(), llm.Request{Run: key, Purpose: "job", Plan: plan, Messages: []llm.Message{llm.Says(llm.User, "What is it?")}})); err == nil {
 			t.Fatal("it did not wait")
 		}
+	}
+	for _, key := range []string{"job-1-0", "job-2-0", "job-9-0", "turn-9"} {
+		ask(key, llm.PlanAsk)
+	}
+	a.inquiries.Reader = busy{} // these began, and wait for a machine
+	for _, key := range []string{"job-3-0", "job-8-0", "turn-8", "agent-9"} {
+		ask(key, "")
 	}
 	if _, err := queue.Cancel(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.withdraw(t.Context(), wanted(queue, chats)); err != nil {
-		t.Fatal(err)
+	left, err := a.withdraw(t.Context(), callers(queue, chats, agents))
+	if err != nil || len(left) != 0 {
+		t.Fatal(left, err)
 	}
 	waits, err := a.inquiries.Store.Waits(t.Context())
 	if err != nil || len(waits) != 1 || waits[0].Key != "job-1-0" {
 		t.Errorf("%+v, %v", waits, err)
+	}
+	all, err := a.inquiries.Store.Runs(t.Context(), 100)
+	for _, r := range all {
+		if goes := r.Key == "job-1-0" || r.Key == "job-3-0"; err != nil || goes == (r.Status == graph.Failed) {
+			t.Errorf("%+v, %v", r, err)
+		}
+	}
+
+	// A fork that its process left goes on by itself, also after its machine was busy.
+	fork, err := a.inquiries.Graph().Fork(t.Context(), a.inquiries.Store, all[0].ID, -1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.inquiries.Reader = silent{}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.goOn(ctx, callers(queue, chats, agents)) }()
+	for deadline := time.After(30 * time.Second); ; {
+		changed := a.inquiries.Store.Changed()
+		r, err := a.inquiries.Store.Run(t.Context(), fork.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Status == graph.Done {
+			break
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			t.Fatalf("%+v", r)
+		}
+	}
+	stop()
+	<-done
+}
+
+// busy has no room.
+type busy struct{}
+
+func (busy) Stream(context.Context, llm.Request) iter.Seq2[llm.Event, error] {
+	return func(yield func(llm.Event, error) bool) {
+		yield(llm.Event{}, &llm.BusyError{Provider: "m", Kind: llm.Unavailable})
 	}
 }
 

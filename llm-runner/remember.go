@@ -72,7 +72,7 @@ func (a *app) openMemory() {
 			return errors.Join(a.box.Blank(ctx, words...), a.inquiries.Store.Blank(ctx, words...))
 		},
 		Scrub: func(ctx context.Context) error {
-			err := a.db.Scrub(ctx, "memory_facts", "memory_sources", "memory_changes", "memory_answers", "library_documents", "tool_calls", "tool_steps", "graph_steps", "graph_calls")
+			err := a.db.Scrub(ctx, "memory_facts", "memory_sources", "memory_changes", "memory_answers", "library_documents", "tool_calls", "tool_steps", "graph_runs", "graph_steps", "graph_calls")
 			if a.local != a.db {
 				err = errors.Join(err, a.local.Scrub(ctx))
 			}
@@ -157,10 +157,13 @@ func (a *app) recall(ctx context.Context, req llm.Request) ([]chat.Remembered, e
 	return out, nil
 }
 
-// deleted has facts go with their conversation.
-func (a *app) deleted(int64) {
+// deleted has facts, runs and what was kept of the loop of tools go with their conversation. The log of calls stays as long as it is kept.
+func (a *app) deleted(chat int64) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	if err := errors.Join(a.inquiries.Store.Forget(ctx, chat), a.box.Forget(ctx, chat)); err != nil {
+		a.log.Warn("delete what was kept of a deleted conversation", "chat", chat, "error", err) // it is deleted when it is old
+	}
 	if _, err := a.memory.Conversation(ctx); err != nil {
 		a.log.Warn("forget what rests on a deleted conversation", "error", err) // the next one that learns does
 	}

@@ -130,7 +130,7 @@ func (c *call) serve(ctx context.Context, config *Config, log *slog.Logger) erro
 
 	a.alerts.SetHeld(heldFor(queue, chats))
 	parts := []func(context.Context) error{a.servers.Run, a.router.Run, a.library.Run, a.alerts.Run, a.watchDisk, work.Run, queue.Run, projects.Run, a.memory.Run, agents.Run,
-		func(ctx context.Context) error { return a.goOn(ctx, wanted(queue, chats)) },
+		func(ctx context.Context) error { return a.goOn(ctx, callers(queue, chats, agents)) },
 		func(ctx context.Context) error { return a.sweep(ctx, callers(queue, chats, agents)) },
 		func(ctx context.Context) error { return a.wake(ctx, queue, chats, agents, back) }}
 	if inbox != nil {
@@ -168,6 +168,7 @@ func (a *app) queue(ctx context.Context, c engine.Config) (*engine.Engine, *jobs
 	work.Inherits(a.ledger.Adopt)
 	work.Inherits(a.book.Adopt)
 	work.Inherits(a.box.Adopt)
+	work.Inherits(a.inquiries.Store.Adopt)
 	return work, queue, nil
 }
 

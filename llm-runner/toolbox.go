@@ -224,9 +224,6 @@ func callers(queue *jobs.Service, chats *chat.Service, agents *agent.Service) fu
 			}
 			return err == nil && !r.State.Ended(), err
 		}
-		if strings.HasPrefix(run, "turn-") { // whichever of its turns goes on with it
-			return chats.Goes(ctx, run)
-		}
 		if strings.HasPrefix(run, "once-") { // nobody asks for that again
 			return false, nil
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,7 +127,9 @@ func TestAPageComesBackAsItWasKept(t *testing.T) {
 
 func TestWhatResearchAndAgentsCallIsInTheLog(t *testing.T) {
 	var site *httptest.Server
+	var asked atomic.Int64
 	site = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
 		switch r.URL.Path {
 		case "/search":
 			fmt.Fprintf(w, `{"results":[{"title":"On ferns","url":"%s/ferns","content":"x"},{"title":"Gone","url":"%s/gone","content":"x"}]}`, site.URL, site.URL)
@@ -140,7 +143,7 @@ func TestWhatResearchAndAgentsCallIsInTheLog(t *testing.T) {
 	a := assembled(t, func(c *Config) {
 		c.Tools.Fetch.Allow, c.Tools.Search.SearXNG = []string{"127.0.0.1"}, site.URL
 	})
-	if _, _, err := a.inquiries.Web(t.Context(), "ferns flowers"); err != nil {
+	if _, _, err := a.inquiries.Web(t.Context(), 0, "ferns flowers"); err != nil {
 		t.Fatal(err)
 	}
 	if src := a.facts(nil); src.Search == nil {
@@ -156,10 +159,23 @@ func TestWhatResearchAndAgentsCallIsInTheLog(t *testing.T) {
 	if want := []string{"agent web_search done false", "research fetch_url done true", "research fetch_url done false", "research web_search done false"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("the log has %q, %v", got, err)
 	}
+	// What one conversation has denied is denied to its research only, and nothing of the question leaves where either tool is.
+	for chat, tool := range map[int64]string{7: "web_search", 8: "fetch_url"} {
+		if err := a.box.SetPolicy(t.Context(), tool, chat, toolbox.Deny); err != nil {
+			t.Fatal(err)
+		}
+		before := asked.Load()
+		if _, _, err := a.inquiries.Web(t.Context(), chat, "roses"); err == nil || !strings.Contains(err.Error(), tool) || asked.Load() != before {
+			t.Errorf("%s, denied in conversation %d: %v, asked %d times", tool, chat, err, asked.Load()-before)
+		}
+	}
+	if _, _, err := a.inquiries.Web(t.Context(), 9, "ferns flowers"); err != nil {
+		t.Errorf("another conversation: %v", err)
+	}
 	if err := a.box.SetPolicy(t.Context(), "web_search", 0, toolbox.Ask); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := a.inquiries.Web(t.Context(), "roses"); err == nil || !strings.Contains(err.Error(), "allow it on the Tools page") {
+	if _, _, err := a.inquiries.Web(t.Context(), 0, "roses"); err == nil || !strings.Contains(err.Error(), "allow it on the Tools page") {
 		t.Errorf("though a person is to be asked: %v", err)
 	}
 }

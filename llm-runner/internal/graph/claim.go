@@ -18,6 +18,7 @@ type Claim struct {
 	Sources  []int          `json:"sources"`            // numbers, 1-based
 	Words    []string       `json:"words,omitempty"`    // that it quotes of each of Sources; "" none
 	Evidence []llm.Citation `json:"evidence,omitempty"` // the sentences of each of Sources that it rests on
+	Lead     string         `json:"lead,omitempty"`     // the words before the list that it stands in: it is checked with them
 	After    string         `json:"after"`              // the white space that follows
 	Struck   string         `json:"struck"`             // why it is left out; "" it stands
 }
@@ -37,8 +38,10 @@ const (
 )
 
 // Plain is the claim without its citations, and without what a page could load or lead away with: pictures, links, markup.
-func (c *Claim) Plain() string {
-	text := citePattern.ReplaceAllString(c.Text, "")
+func (c *Claim) Plain() string { return plain(c.Text) }
+
+func plain(text string) string {
+	text = citePattern.ReplaceAllString(text, "")
 	text = pictures.ReplaceAllString(text, "$1")
 	return strings.TrimSpace(strings.NewReplacer(" .", ".", " ,", ",", "<", "\\<").Replace(text))
 }
@@ -70,10 +73,12 @@ func marks(draft string) (text string, words []string) {
 }
 
 // claims takes a draft apart into sentences. One that cites nothing, or a source that there is not, is struck: nothing is shown that cannot
-// be looked up. Headings and lines that lead to a list (they end with a colon) need no source.
+// be looked up. A line that leads to a list (it ends with a colon) needs no source of its own: it is a part of each statement of the list. Headings
+// are left out: titles come from the plan.
 func claims(draft string, sources int) []Claim {
 	var all []Claim
 	text, words := marks(draft)
+	lead, before := "", "" // before: what white space stands before this sentence; "" the lead itself does
 	for _, s := range sentences(text) {
 		c := Claim{Text: strings.TrimSpace(s)}
 		c.After = s[len(strings.TrimRightFunc(s, unicode.IsSpace)):]
@@ -91,9 +96,23 @@ func claims(draft string, sources int) []Claim {
 				c.Sources, c.Words = append(c.Sources, n), append(c.Words, said)
 			}
 		}
-		if len(c.Sources) == 0 && c.Struck == "" && !leads(c.Text) {
-			c.Struck = citesNothing
+		if len(c.Sources) == 0 && c.Struck == "" {
+			switch {
+			case !leads(c.Text):
+				c.Struck = citesNothing
+			case strings.HasPrefix(c.Text, "#"):
+				lead = ""
+				continue
+			default:
+				lead, before = c.Text, ""
+				all = append(all, c)
+				continue
+			}
 		}
+		if strings.Count(before, "\n") > 1 && !listed.MatchString(c.Text) {
+			lead = ""
+		}
+		c.Lead, before = lead, c.After
 		all = append(all, c)
 	}
 	return all
@@ -140,21 +159,21 @@ func (c *Claim) ground(sources []Source) {
 		c.Evidence = append(c.Evidence, e)
 		evidence.WriteString(strings.Join(e.Heading, "\n") + "\n" + e.Quote + "\n")
 	}
-	plain := item.ReplaceAllString(citePattern.ReplaceAllString(c.Text, ""), "")
+	text := item.ReplaceAllString(citePattern.ReplaceAllString(c.Text, ""), "") + "\n" + c.Lead
 	has := numbers(evidence.String(), true)
-	for n := range numbers(plain, false) {
+	for n := range numbers(text, false) {
 		if !has[n] {
 			c.Struck = notItsNumber
 			return
 		}
 	}
-	for _, a := range address.FindAllString(plain, -1) {
+	for _, a := range address.FindAllString(text, -1) {
 		if !strings.Contains(evidence.String(), strings.TrimRight(a, ".,;:!?)*_")) {
 			c.Struck = notItsAddress
 			return
 		}
 	}
-	for _, m := range speech.FindAllStringSubmatch(plain, -1) {
+	for _, m := range speech.FindAllStringSubmatch(text, -1) {
 		if _, _, ok := library.Locate(evidence.String(), m[1]); !ok && len(strings.Fields(m[1])) > 2 {
 			c.Struck = notItsWords
 			return
@@ -178,6 +197,7 @@ func sentencesAround(text string, from, to int) (int, int) {
 }
 
 var (
+	listed  = regexp.MustCompile(`^(?:[-*+•]|\d{1,3}[.)])\s`)
 	item    = regexp.MustCompile(`^\s*(?:#+\s*)?(?:\d{1,3}[.)]\s+)?`) // what an item of a list begins with
 	number  = regexp.MustCompile(`\d{1,3}(?:[., '\x{a0}\x{202f}]\d{3}\b)+(?:[.,]\d+)?|\d+(?:[.,]\d+)?`)
 	dotted  = regexp.MustCompile(`\b\d{1,2}\.\d{1,2}\.\d{2,4}\b`) // a date: each part is a number

@@ -65,7 +65,7 @@ func TestCrashChild(t *testing.T) {
 			}
 			return nil, nil
 		},
-		Web: func(_ context.Context, query string) ([]Source, []Drop, error) {
+		Web: func(_ context.Context, _ int64, query string) ([]Source, []Drop, error) {
 			at("in %s", node)
 			p := passage("https://example.org/"+strings.ReplaceAll(query, " ", "-"), "Error 404: page not found.")
 			p.Collection = "web"

@@ -164,7 +164,7 @@ func TestHostilePagesAndNotesGoThroughResearch(t *testing.T) {
 				}
 				return all, err
 			},
-			Web: func(_ context.Context, query string) ([]Source, []Drop, error) {
+			Web: func(_ context.Context, _ int64, query string) ([]Source, []Drop, error) {
 				p.mu.Lock()
 				defer p.mu.Unlock()
 				searched = append(searched, query)

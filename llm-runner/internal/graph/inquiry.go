@@ -28,6 +28,7 @@ type Inquiry struct {
 	Asked     string         `json:"asked"`            // as it was asked
 	Secret    bool           `json:"secret,omitempty"` // the question itself rests on what is private: a chain's step, with the answer before in it
 	Before    []string       `json:"before,omitempty"`
+	Chat      int64          `json:"chat,omitempty"`   // whose policies of tools hold; 0 the general ones
 	Model     string         `json:"model"`            // that reads and writes
 	Report    bool           `json:"report,omitempty"` // more than a short answer is wanted: with notes on each source, by sections
 	Asks      bool           `json:"asks,omitempty"`   // a person wants to see the plan first
@@ -68,8 +69,8 @@ type Inquiries struct {
 	// Stands returns the citation of a passage as it stands in its source now; ok false: it does not stand there any more.
 	Stands func(ctx context.Context, s Source) (c llm.Citation, ok bool)
 	// Web looks outside for what the collections do not say, and keeps what it found in the collection web; nil: it is not looked there.
-	// It tells which pages could not be read, and why.
-	Web func(ctx context.Context, query string) ([]Source, []Drop, error)
+	// It tells which pages could not be read, and why. chat is the conversation that asks; 0 none.
+	Web func(ctx context.Context, chat int64, query string) ([]Source, []Drop, error)
 	// Budget bounds each run.
 	Budget Budget
 	// Rewrites is how often a question is asked in other words, and Rounds how often it is looked on the web. Below zero: never; zero:
@@ -335,7 +336,7 @@ func (q *Inquiries) web(s *Step, x *Inquiry) error {
 	}
 	all := make([]search, len(wanted))
 	if err := each(len(wanted), func(i int) error {
-		all[i].hits, all[i].dropped, all[i].err = q.Web(s.Context(), wanted[i])
+		all[i].hits, all[i].dropped, all[i].err = q.Web(s.Context(), x.Chat, wanted[i])
 		return nil
 	}); err != nil { // a page that brings its reader down ends this run, not the program
 		return err

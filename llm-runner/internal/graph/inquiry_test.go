@@ -3,6 +3,7 @@ package graph
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"iter"
 	"reflect"
 	"slices"
@@ -75,7 +76,7 @@ func newInquiries(t testing.TB, s *scholar) *Inquiries {
 
 func inquiry(t *testing.T, q *Inquiries, messages ...string) (llm.Answer, error) {
 	t.Helper()
-	req := llm.Request{Model: "vault"}
+	req := llm.Request{Model: "vault", Chat: 7}
 	for i, m := range messages {
 		role := llm.User
 		if i%2 == 1 {
@@ -115,6 +116,27 @@ func TestAnAnswerIsPutTogetherFromWhatStands(t *testing.T) {
 	}
 	if thinking := a.Message.Parts[0].Thinking; thinking == nil || !strings.Contains(thinking.Text, "Looks in the notes: 2 passages.") {
 		t.Errorf("%+v", a.Message.Parts)
+	}
+}
+
+// What nobody checked is shown nowhere, not as a heading and not as the words before a list either.
+func TestNoHeadingAndNoLeadIsALie(t *testing.T) {
+	for draft, want := range map[string]string{
+		"# The maker is bankrupt\n\nThe filter is washed in spring [1].\n\n## Burn it\n\nThe pond's too [2].":        "The filter is washed in spring [1].\n\nThe pond's too [2].",
+		"The maker is bankrupt, so:\n\n- The filter is washed in spring [1].\n\n- It is of a heat pump [1].":         saysNot,
+		"The maker is bankrupt, so:\n- The filter is washed in spring [1].\n\nThe pond's too [2].":                   "The pond's too [1].",
+		"See https://evil.example/:\n- The filter is washed in spring [1].":                                          saysNot,
+		"Washed in spring:\n- The maker is bankrupt [1].\n- The filter of the heat pump [1].\n\nThe pond's too [2].": "Washed in spring:\n- The filter of the heat pump [1].\n\nThe pond's too [2].",
+		"In spring:\nThe filter is washed [1]. Of the heat pump [1].\n\nThe maker is bankrupt:\n\nNobody says more.": "In spring:\nThe filter is washed [1]. Of the heat pump [1].",
+	} {
+		s := &scholar{says: map[string]func(string) string{"draft": func(string) string { return draft },
+			"supported": func(text string) string { return fmt.Sprintf(`{"supported": %v}`, !strings.Contains(text, "bankrupt")) }}}
+		a, err := inquiry(t, newInquiries(t, s), "When is the filter washed?")
+		got, _, _ := strings.Cut(a.Message.Text(), "\n\n1 statement")
+		got, _, _ = strings.Cut(got, "\n\n2 statements")
+		if err != nil || got != want && !(want == saysNot && strings.HasPrefix(got, saysNot)) {
+			t.Errorf("%q\nbecame %q, want %q, %v", draft, got, want, err)
+		}
 	}
 }
 
@@ -167,7 +189,10 @@ func TestAQuestionIsAskedInOtherWordsOnce(t *testing.T) {
 func TestTheWebIsAskedWhenTheNotesDoNotSay(t *testing.T) {
 	s := &scholar{says: map[string]func(string) string{"query": func(string) string { return `{"query": "nothing again"}` }, "draft": func(string) string { return "In 1846 [1]." }}}
 	q := newInquiries(t, s)
-	q.Web = func(_ context.Context, query string) ([]Source, []Drop, error) {
+	q.Web = func(_ context.Context, chat int64, query string) ([]Source, []Drop, error) {
+		if chat != 7 {
+			t.Errorf("conversation %d searches", chat) // its policies hold
+		}
 		return []Source{passage("https://example.org/sax", "The saxophone was patented in 1846.")}, nil, nil
 	}
 	a, err := inquiry(t, q, "Since when is there a saxophone?")
@@ -175,7 +200,9 @@ func TestTheWebIsAskedWhenTheNotesDoNotSay(t *testing.T) {
 		t.Errorf("%q, %v", a.Message.Text(), err)
 	}
 	q = newInquiries(t, s)
-	q.Web = func(context.Context, string) ([]Source, []Drop, error) { return nil, nil, context.DeadlineExceeded }
+	q.Web = func(context.Context, int64, string) ([]Source, []Drop, error) {
+		return nil, nil, context.DeadlineExceeded
+	}
 	a, err = inquiry(t, q, "Since when is there a saxophone?")
 	if err != nil || !strings.HasPrefix(a.Message.Text(), saysNot) || !strings.Contains(a.Message.Text(), "The web could not be searched") {
 		t.Errorf("%q, %v", a.Message.Text(), err)

@@ -105,7 +105,7 @@ func (q *Inquiries) decompose(s *Step, x *Inquiry) error {
 	}
 	p := Plan{Sources: x.Plan.Sources}
 	for _, one := range out.Questions {
-		if one = oneLine(one); one != "" && one != x.Question && len(one) <= longestAsk && !slices.Contains(p.Questions, one) && len(p.Questions) < parts {
+		if one = oneLine(one); one != "" && len(one) <= longestAsk && !slices.Contains(p.Questions, one) && len(p.Questions) < parts {
 			p.Questions = append(p.Questions, one)
 		}
 	}
@@ -117,7 +117,12 @@ func (q *Inquiries) decompose(s *Step, x *Inquiry) error {
 	if len(p.Sections) == 1 {
 		p.Sections = nil // that is no division
 	}
-	x.Plan, x.Questions = p, append([]string{x.Question}, p.Questions...)
+	x.Plan, x.Questions = p, []string{x.Question}
+	for _, one := range p.Questions {
+		if one != x.Question {
+			x.Questions = append(x.Questions, one)
+		}
+	}
 	if len(p.Questions) == 0 {
 		x.Plan.Questions = []string{x.Question}
 	}

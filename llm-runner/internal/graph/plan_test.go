@@ -189,7 +189,7 @@ func TestAReportIsANoteWithEvidence(t *testing.T) {
 	q.Store.Cost = func(string, string, llm.Usage) llm.Count { return llm.Known(1500) }
 	hostile := passage("https://evil.example/a`b", "Tyres last long.\n```\n![[secret]] ![x](https://evil.example/p.png) <script>alert(1)</script>")
 	hostile.Collection, hostile.Title, hostile.Dated = "web", "Tyres](https://evil.example) <b>", time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
-	q.Web = func(context.Context, string) ([]Source, []Drop, error) {
+	q.Web = func(context.Context, int64, string) ([]Source, []Drop, error) {
 		return []Source{hostile}, []Drop{{"https://gone.example", "it could not be read: 404"}}, nil
 	}
 	s.says["draft"] = func(string) string {
@@ -221,5 +221,27 @@ func TestAReportIsANoteWithEvidence(t *testing.T) {
 		if strings.Contains(outside, bad) {
 			t.Errorf("%q is in\n%s", bad, outside)
 		}
+	}
+}
+
+// What is shown as the plan is all that is looked up: the question itself is not lost from it.
+func TestAPlanKeepsTheQuestionItself(t *testing.T) {
+	s := planner()
+	s.says["questions"] = func(string) string {
+		return `{"questions": ["When is the filter washed?", "winter tyres"], "sections": []}`
+	}
+	q := newInquiries(t, s)
+	x := Inquiry{Model: "m", Asked: "When is the filter washed?", Asks: true}
+	run, _, err := q.Graph().Run(t.Context(), q.Store, Ask[Inquiry]{Key: "turn-7", State: x, Budget: DefaultBudget})
+	var paused *PausedError
+	if !errors.As(err, &paused) {
+		t.Fatal(err)
+	}
+	steps, err := q.Store.Steps(t.Context(), run.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(steps[len(steps)-2].State, &x); err != nil || strings.Join(x.Plan.Questions, "|") != "When is the filter washed?|winter tyres" || len(x.Questions) != 2 {
+		t.Errorf("%q, %q, %v", x.Plan.Questions, x.Questions, err)
 	}
 }

@@ -1,6 +1,8 @@
 package graph
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -78,6 +80,7 @@ func (e *PausedError) Error() string {
 type Ask[S any] struct {
 	// Key names the work that the run is part of: the same key goes on with the same run. "" is a run of its own each time.
 	Key    string
+	Chat   int64  // the conversation that it belongs to; 0 none
 	Title  string // what it is about, for lists
 	State  S      // it begins with; what a run with that key has already counts more
 	Budget Budget
@@ -96,7 +99,7 @@ func (g *Graph[S]) Run(ctx context.Context, st *Store, a Ask[S]) (run RunRow, st
 	if err != nil {
 		return run, state, err
 	}
-	run, err = st.begin(ctx, RunRow{Graph: g.name, Key: a.Key, Title: a.Title, Status: Running, Input: input, Began: time.Now()})
+	run, err = st.begin(ctx, RunRow{Graph: g.name, Key: a.Key, Chat: a.Chat, Title: a.Title, Status: Running, Input: input, Began: time.Now()})
 	if err != nil {
 		return run, state, err
 	}
@@ -105,14 +108,18 @@ func (g *Graph[S]) Run(ctx context.Context, st *Store, a Ask[S]) (run RunRow, st
 
 // Proceed goes on with a run that was forked, or whose pause a person has ended.
 func (g *Graph[S]) Proceed(ctx context.Context, st *Store, id int64, budget Budget, watch func(StepRow)) (RunRow, S, error) {
+	var none S
 	run, err := st.Run(ctx, id)
 	if err != nil {
-		var none S
 		return run, none, err
 	}
-	if run.Key != "" {
-		unlock := st.hold(run.Key)
-		defer unlock()
+	unlock := st.hold(cmp.Or(run.Key, fmt.Sprintf("run %d", id)))
+	defer unlock()
+	if run, err = st.Run(ctx, id); err != nil { // who had it before may have ended it
+		return run, none, err
+	}
+	if run.Status == Failed && run.Key == "" {
+		return run, none, fmt.Errorf("run %d has failed: fork it to go on", id)
 	}
 	return g.proceed(ctx, st, run, Ask[S]{Budget: budget, Watch: watch})
 }
@@ -121,6 +128,13 @@ func (g *Graph[S]) proceed(ctx context.Context, st *Store, run RunRow, a Ask[S])
 	ctx, span := st.Traces.Begin(ctx, trace.Graph, g.name)
 	defer func() { span.Done(err) }()
 	span.SetInt(trace.GraphRun, run.ID)
+	if run.Key == "" {
+		release, err := st.claim(ctx, run.ID)
+		if err != nil {
+			return run, state, err
+		}
+		defer release()
+	}
 	steps, err := st.Steps(ctx, run.ID)
 	if err != nil {
 		return run, state, err
@@ -133,12 +147,12 @@ func (g *Graph[S]) proceed(ctx context.Context, st *Store, run RunRow, a Ask[S])
 		node, current = s.Next, s.State
 		taken[way(s.Node, s.Next)]++
 	}
-	if err := json.Unmarshal(current, &state); err != nil {
-		return run, state, fmt.Errorf("read the state of run %d: %w", run.ID, err)
+	if err = json.Unmarshal(current, &state); err != nil && run.Status != Done {
+		return g.fail(ctx, st, run, state, g.broken(fmt.Errorf("read the state of run %d: %w", run.ID, err)))
 	}
 	switch run.Status {
 	case Done:
-		return run, state, nil
+		return run, state, err
 	case Failed: // whoever asks again has mended what was wrong
 		run.Status, run.Error, run.Ended = Running, "", time.Time{}
 		if err := st.end(ctx, &run); err != nil {
@@ -158,8 +172,7 @@ func (g *Graph[S]) proceed(ctx context.Context, st *Store, run RunRow, a Ask[S])
 	}
 	for n := finished; node != End; n++ {
 		if _, known := g.at[node]; !known {
-			err = fmt.Errorf("run %d: there is no node %q in this version of %s: fork it from an earlier step", run.ID, node, g.name)
-			return g.fail(ctx, st, run, state, err)
+			return g.fail(ctx, st, run, state, g.broken(fmt.Errorf("run %d: there is no node %q in this version of %s: fork it from an earlier step", run.ID, node, g.name)))
 		}
 		if why := a.Budget.over(run.Spent); why != "" && !g.ending(node) {
 			taken[way("", g.last)]++
@@ -243,7 +256,26 @@ func (g *Graph[S]) call(s *Step, node string, state *S) (err error) {
 	return g.nodes[g.at[node]].Run(s, state)
 }
 
-// fail ends a run for good, unless what went wrong passes.
+// broken is an error of a run that no further try mends.
+func (g *Graph[S]) broken(err error) error {
+	return &llm.Error{Kind: llm.BadRequest, Provider: g.name, Message: err.Error(), Err: err}
+}
+
+// Fork begins another run as Store.Fork does; an edited state must be one of this graph.
+func (g *Graph[S]) Fork(ctx context.Context, st *Store, id int64, step int, state json.RawMessage) (RunRow, error) {
+	if state != nil {
+		var fits S
+		d := json.NewDecoder(bytes.NewReader(state))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&fits); err != nil {
+			return RunRow{}, fmt.Errorf("fork run %d: the state is not one of %s: %w", id, g.name, err)
+		}
+	}
+	return st.Fork(ctx, id, step, state)
+}
+
+// fail ends a run for good, unless what went wrong passes and somebody asks again: who asked with a key, or, for a fork, this program. What it passes
+// for a fork is that its machine is busy, or that the program stops.
 func (g *Graph[S]) fail(ctx context.Context, st *Store, run RunRow, state S, err error) (RunRow, S, error) {
 	var busy *llm.BusyError
 	var paused *PausedError
@@ -251,11 +283,12 @@ func (g *Graph[S]) fail(ctx context.Context, st *Store, run RunRow, state S, err
 	case errors.Is(context.Cause(ctx), errCancelled), errors.Is(err, errCancelled):
 		run.Status, run.Error, run.Ended = Cancelled, "cancelled by a person", time.Now()
 		err = errors.Join(&llm.Error{Kind: llm.Cancelled, Provider: g.name, Message: "the run was cancelled"}, st.end(context.WithoutCancel(ctx), &run))
-	case ctx.Err() != nil, errors.As(err, &busy), errors.As(err, &paused), !llm.KindOf(err).Permanent():
+	case errors.As(err, &paused):
+	case run.Key != "" && (ctx.Err() != nil || errors.As(err, &busy) || !llm.KindOf(err).Permanent()), run.ForkedFrom > 0 && (ctx.Err() != nil || errors.As(err, &busy)):
 		// It goes on when it is asked for again.
 	default:
 		run.Status, run.Error, run.Ended = Failed, err.Error(), time.Now()
-		if werr := st.end(ctx, &run); werr != nil {
+		if werr := st.end(context.WithoutCancel(ctx), &run); werr != nil {
 			err = errors.Join(err, werr)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ type RunRow struct {
 	Key        string          `json:"key"`
 	Title      string          `json:"title"`
 	Status     Status          `json:"status"`
+	Chat       int64           `json:"chat,omitempty"` // the conversation that it belongs to, and is deleted with; 0 none
 	Input      json.RawMessage `json:"input"`
 	Question   string          `json:"question"` // that a paused run asks
 	Decision   string          `json:"-"`        // the answer, until its node has ended
@@ -112,13 +114,13 @@ func (st *Store) running(id int64, cancel context.CancelCauseFunc) (done func())
 	}
 }
 
-const runColumns = `id, graph, key, title, status, input, question, decision, error, over, forked_from, forked_step, steps, calls, tokens, micro_usd, work_ms, began_at, ended_at`
+const runColumns = `id, graph, key, chat, title, status, input, question, decision, error, over, forked_from, forked_step, steps, calls, tokens, micro_usd, work_ms, began_at, ended_at`
 
 func scanRun(row *sql.Rows) (r RunRow, err error) {
 	var input string
 	var work, began int64
 	var ended sql.NullInt64
-	err = row.Scan(&r.ID, &r.Graph, &r.Key, &r.Title, &r.Status, &input, &r.Question, &r.Decision, &r.Error, &r.Over, &r.ForkedFrom, &r.ForkedStep,
+	err = row.Scan(&r.ID, &r.Graph, &r.Key, &r.Chat, &r.Title, &r.Status, &input, &r.Question, &r.Decision, &r.Error, &r.Over, &r.ForkedFrom, &r.ForkedStep,
 		&r.Spent.Steps, &r.Spent.Calls, &r.Spent.Tokens, &r.Spent.MicroUSD, &work, &began, &ended)
 	r.Input, r.Spent.Time, r.Began = json.RawMessage(input), time.Duration(work)*time.Millisecond, time.UnixMilli(began)
 	r.Ended = db.Moment(ended)
@@ -147,8 +149,12 @@ func (st *Store) begin(ctx context.Context, r RunRow) (RunRow, error) {
 }
 
 func (st *Store) insert(ctx context.Context, tx *sql.Tx, r *RunRow) error {
-	return tx.QueryRowContext(ctx, `INSERT INTO graph_runs (graph, key, title, status, input, forked_from, forked_step, steps, calls, tokens, micro_usd, work_ms, began_at)
-		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING id`, r.Graph, r.Key, r.Title, r.Status, string(r.Input), r.ForkedFrom, r.ForkedStep,
+	worker := ""
+	if r.Key == "" && r.ForkedFrom == 0 {
+		worker = st.db.Worker()
+	}
+	return tx.QueryRowContext(ctx, `INSERT INTO graph_runs (graph, key, chat, worker, title, status, input, forked_from, forked_step, steps, calls, tokens, micro_usd, work_ms, began_at)
+		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING id`, r.Graph, r.Key, r.Chat, worker, r.Title, r.Status, string(r.Input), r.ForkedFrom, r.ForkedStep,
 		r.Spent.Steps, r.Spent.Calls, r.Spent.Tokens, r.Spent.MicroUSD, r.Spent.Time.Milliseconds(), r.Began.UnixMilli()).Scan(&r.ID)
 }
 
@@ -195,17 +201,85 @@ func (st *Store) Waits(ctx context.Context) ([]RunRow, error) {
 	return st.list(ctx, `SELECT `+runColumns+` FROM graph_runs WHERE status = 'paused' ORDER BY id LIMIT 100`)
 }
 
-// Withdraw has the run of a key wait for a person no longer, since its work is not wanted any more. Who asks for it again is asked again.
+// Open returns the runs that have not ended and that nobody works on in this process, the oldest first, without their input. Those of their own
+// that another process works on are not among them, nor those that began a moment ago and are not forks: who began them is about to go on.
+func (st *Store) Open(ctx context.Context) ([]RunRow, error) {
+	all, err := st.list(ctx, `SELECT `+runColumns+` FROM graph_runs WHERE status IN ('paused', 'running') AND worker = '' AND (status = 'paused' OR key <> '' OR forked_from > 0 OR began_at < ?)
+		ORDER BY id`, time.Now().Add(-time.Minute).UnixMilli())
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return slices.DeleteFunc(all, func(r RunRow) bool { return st.active[r.ID] != nil }), err
+}
+
+// Withdraw ends the run of a key that waits, or that nobody works on, since its work is not wanted any more. Who asks for it again has it go on.
 func (st *Store) Withdraw(ctx context.Context, key string) error {
 	r, err := st.Keyed(ctx, key)
-	if errors.Is(err, ErrNotFound) || err == nil && r.Status != Paused {
+	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	r.Status, r.Error, r.Ended = Failed, "nobody wants it any more: what it is part of was cancelled", time.Now()
+	return st.Leave(ctx, r, "nobody wants it any more: what it is part of has ended")
+}
+
+// Leave ends a run for a reason that waits, or that nobody works on in this process.
+func (st *Store) Leave(ctx context.Context, r RunRow, why string) error {
+	st.mu.Lock()
+	works := st.active[r.ID] != nil
+	st.mu.Unlock()
+	if r.Status != Paused && (r.Status != Running || works) {
+		return nil
+	}
+	r.Status, r.Error, r.Ended = Failed, why, time.Now()
 	return st.end(ctx, &r)
+}
+
+// errElsewhere says that another process works on a run.
+var errElsewhere = errors.New("another process works on this run")
+
+// claim has this process alone work on a run of its own, of the processes that share the database, until the returned function is called.
+func (st *Store) claim(ctx context.Context, id int64) (done func(), err error) {
+	if !st.db.Shared() {
+		return func() {}, nil
+	}
+	n := int64(0)
+	if err = st.db.Tx(ctx, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `UPDATE graph_runs SET worker = ? WHERE id = ? AND worker IN ('', ?)`, st.db.Worker(), id, st.db.Worker())
+		if err == nil {
+			n, err = res.RowsAffected()
+		}
+		return err
+	}); err != nil {
+		return nil, fmt.Errorf("take run %d: %w", id, err)
+	}
+	if n == 0 {
+		return nil, errElsewhere
+	}
+	return func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		_ = st.release(ctx, `id = ? AND worker = ?`, id, st.db.Worker()) // the next process takes over what this one leaves
+	}, nil
+}
+
+// Adopt has others go on with the runs that a dead process worked on.
+func (st *Store) Adopt(ctx context.Context, worker string) error {
+	if worker == "" {
+		return nil
+	}
+	return st.release(ctx, `worker = ?`, worker)
+}
+
+func (st *Store) release(ctx context.Context, where string, args ...any) error {
+	err := st.db.Tx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE graph_runs SET worker = '' WHERE `+where, args...)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("leave runs to others: %w", err)
+	}
+	return nil
 }
 
 // PlanFirst says whether the plan of research is shown first in a conversation; known is false where that was never said.
@@ -381,15 +455,25 @@ func (st *Store) Cancel(ctx context.Context, id int64) error {
 
 // Answer ends the pause of a run: its node gets the decision when the run goes on.
 func (st *Store) Answer(ctx context.Context, id int64, decision string) error {
-	r, err := st.Run(ctx, id)
+	err := st.db.Tx(ctx, func(tx *sql.Tx) error {
+		r, err := db.One(ctx, tx, "", scanRun, `SELECT `+runColumns+` FROM graph_runs WHERE id = ?`+st.db.Lock(), id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+		if r.Status != Paused || decision == "" {
+			return fmt.Errorf("it is %s; only one that is paused takes a decision, which must say something", r.Status)
+		}
+		r.Status, r.Decision = Running, decision
+		return save(ctx, tx, &r)
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("decide for run %d: %w", id, err)
 	}
-	if r.Status != Paused || decision == "" {
-		return fmt.Errorf("decide for run %d: it is %s; only one that is paused takes a decision, which must say something", id, r.Status)
-	}
-	r.Status, r.Decision = Running, decision
-	return st.end(ctx, &r)
+	st.announce()
+	return nil
 }
 
 // Fork begins another run from the state after a step of an old one (-1: from its beginning), or from the given state instead. It goes on with
@@ -409,7 +493,7 @@ func (st *Store) Fork(ctx context.Context, id int64, step int, state json.RawMes
 	if state != nil && !json.Valid(state) {
 		return r, fmt.Errorf("fork run %d: the state is not JSON", id)
 	}
-	r = RunRow{Graph: old.Graph, Title: old.Title, Status: Running, Input: old.Input, ForkedFrom: id, ForkedStep: step, Began: time.Now()}
+	r = RunRow{Graph: old.Graph, Chat: old.Chat, Title: old.Title, Status: Running, Input: old.Input, ForkedFrom: id, ForkedStep: step, Began: time.Now()}
 	if step == -1 && state != nil {
 		r.Input = state
 	}
@@ -436,19 +520,32 @@ func (st *Store) Fork(ctx context.Context, id int64, step int, state json.RawMes
 	return r, nil
 }
 
-// Clean deletes the runs that ended before a time.
+// Clean deletes the runs that ended before a time, and forks that have waited for a person since.
 func (st *Store) Clean(ctx context.Context, before time.Time) error {
+	return st.remove(ctx, `ended_at < ? OR key = '' AND status = 'paused' AND began_at < ?`, before.UnixMilli(), before.UnixMilli())
+}
+
+// Forget deletes the runs of a conversation that is gone, and how it wanted plans.
+func (st *Store) Forget(ctx context.Context, chat int64) error {
 	err := st.db.Tx(ctx, func(tx *sql.Tx) error {
-		for _, query := range []string{`DELETE FROM graph_calls WHERE run IN (SELECT id FROM graph_runs WHERE ended_at < ?)`,
-			`DELETE FROM graph_steps WHERE run IN (SELECT id FROM graph_runs WHERE ended_at < ?)`, `DELETE FROM graph_runs WHERE ended_at < ?`} {
-			if _, err := tx.ExecContext(ctx, query, before.UnixMilli()); err != nil {
+		_, err := tx.ExecContext(ctx, `DELETE FROM graph_plans WHERE chat = ?`, chat)
+		return err
+	})
+	return errors.Join(err, st.remove(ctx, `chat = ? AND chat > 0`, chat))
+}
+
+func (st *Store) remove(ctx context.Context, where string, args ...any) error {
+	err := st.db.Tx(ctx, func(tx *sql.Tx) error {
+		for _, query := range []string{`DELETE FROM graph_calls WHERE run IN (SELECT id FROM graph_runs WHERE ` + where + `)`,
+			`DELETE FROM graph_steps WHERE run IN (SELECT id FROM graph_runs WHERE ` + where + `)`, `DELETE FROM graph_runs WHERE ` + where} {
+			if _, err := tx.ExecContext(ctx, query, args...); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("delete old runs: %w", err)
+		return fmt.Errorf("delete runs: %w", err)
 	}
 	return nil
 }

@@ -41,7 +41,8 @@ func (q *Inquiries) answer(s *Step, x *Inquiry) error {
 		return at
 	}
 	var out strings.Builder
-	lead, section := "", "" // lead, of a list: shown once something follows that stands
+	section := ""
+	var lead *Claim // of a list: shown once something of the list stands
 	says := map[string]bool{}
 	for i := range x.Claims {
 		c := &x.Claims[i]
@@ -50,7 +51,7 @@ func (q *Inquiries) answer(s *Step, x *Inquiry) error {
 			struck++
 			breaks(&out, c.After)
 		case len(c.Sources) == 0:
-			lead = c.Plain() + c.After
+			lead = c
 		default:
 			var marks strings.Builder
 			for k := range c.Sources {
@@ -73,8 +74,10 @@ func (q *Inquiries) answer(s *Step, x *Inquiry) error {
 				out.WriteString(text + "## " + c.Section + "\n\n")
 				section = c.Section
 			}
-			out.WriteString(lead)
-			lead, x.Known = "", true
+			if lead != nil && c.Lead == lead.Text {
+				out.WriteString(lead.Plain() + lead.After)
+			}
+			lead, x.Known = nil, true
 			says[c.Section] = true
 			text, stop := c.Plain(), ""
 			if n := len(strings.TrimRight(text, ".!?")); n < len(text) {
@@ -190,7 +193,7 @@ func (q *Inquiries) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.E
 		}
 		steps, done := make(chan StepRow), make(chan result, 1)
 		go func() {
-			run, x, err := q.Graph().Run(ctx, q.Store, Ask[Inquiry]{Key: req.Run, Title: x.Asked, State: x, Budget: q.Budget, Watch: func(r StepRow) {
+			run, x, err := q.Graph().Run(ctx, q.Store, Ask[Inquiry]{Key: req.Run, Chat: req.Chat, Title: x.Asked, State: x, Budget: q.Budget, Watch: func(r StepRow) {
 				select {
 				case steps <- r:
 				case <-ctx.Done():
@@ -261,7 +264,7 @@ func (q *Inquiries) Models(context.Context) ([]llm.ModelInfo, error) {
 
 // inquire begins an inquiry with the last question of a conversation, and what was said shortly before it.
 func inquire(req llm.Request, model string) (Inquiry, error) {
-	x := Inquiry{Model: model}
+	x := Inquiry{Model: model, Chat: req.Chat}
 	for _, m := range req.Messages {
 		text := strings.TrimSpace(m.Text())
 		if text == "" || m.Role != llm.User && m.Role != llm.Assistant {
@@ -293,11 +296,11 @@ func inquire(req llm.Request, model string) (Inquiry, error) {
 	return x, nil
 }
 
-// Go goes on with a run that was forked, or whose pause a person ended, until ctx ends.
+// Go goes on with a run that was forked, or whose pause a person ended, until ctx ends. A *llm.BusyError says when to try again.
 func (q *Inquiries) Go(ctx context.Context, id int64) error {
 	_, _, err := q.Graph().Proceed(ctx, q.Store, id, q.Budget, nil)
 	var paused *PausedError
-	if errors.As(err, &paused) {
+	if errors.As(err, &paused) || errors.Is(err, errElsewhere) {
 		return nil
 	}
 	return err

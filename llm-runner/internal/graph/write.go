@@ -169,7 +169,7 @@ func (q *Inquiries) verify(s *Step, x *Inquiry) error {
 		}
 		var out struct{ Supported bool }
 		err := s.Fill(q.Reader, fmt.Sprintf("claim %02d", i+1), x.ask("Do the sources say what the claim says, all of it? A number, a name, a negation, a cause or a certainty that they do not have makes it false. Judge by the sources alone, not by what you know."+asData,
-			"Claim: "+c.Plain(), quotes...), json.RawMessage(`{"type":"object","properties":{"supported":{"type":"boolean"}},"required":["supported"],"additionalProperties":false}`), &out)
+			"Claim: "+strings.TrimSpace(plain(c.Lead)+" "+c.Plain()), quotes...), json.RawMessage(`{"type":"object","properties":{"supported":{"type":"boolean"}},"required":["supported"],"additionalProperties":false}`), &out)
 		switch {
 		case errors.Is(err, ErrBudget):
 			c.Struck = unchecked

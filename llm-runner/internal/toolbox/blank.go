@@ -13,3 +13,8 @@ func (b *Box) Blank(ctx context.Context, words ...string) error {
 	b.wake()
 	return err
 }
+
+// Forget deletes what is kept so that the answers of a conversation can go on, which is gone. The log of its calls stays.
+func (b *Box) Forget(ctx context.Context, chat int64) error {
+	return b.db.Tx(ctx, func(tx *transaction) error { return forgetSteps(ctx, tx, chat) })
+}

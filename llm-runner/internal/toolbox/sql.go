@@ -117,6 +117,14 @@ func withdrawOne(ctx context.Context, tx *transaction, id int64) error {
 	return nil
 }
 
+// forgetSteps deletes the steps of a conversation's runs.
+func forgetSteps(ctx context.Context, tx *transaction, chat int64) error {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM tool_steps WHERE run IN (SELECT run FROM tool_calls WHERE chat = ? AND chat > 0 AND run <> '')`, chat); err != nil {
+		return fmt.Errorf("forget steps of conversation %d: %w", chat, err)
+	}
+	return nil
+}
+
 // forget deletes what is older than a time, and has calls wait no longer that have waited since another one.
 func forget(ctx context.Context, tx *transaction, old, unheard time.Time) error {
 	for _, q := range []struct {

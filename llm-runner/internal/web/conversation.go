@@ -14,6 +14,7 @@ import (
 
 	"home.arpa/lab/llm-runner/internal/chat"
 	"home.arpa/lab/llm-runner/internal/graph"
+	"home.arpa/lab/llm-runner/internal/guard"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/route"
 )
@@ -248,7 +249,7 @@ func (s *Site) send(w http.ResponseWriter, r *http.Request) error {
 	o := options(r)
 	o.Key = r.FormValue("key")
 	t, err := s.Chats.Send(r.Context(), id, parent, r.FormValue("text"), o)
-	if err == nil && o.Plan != "" && s.Inquiries != nil { // how it was asked for is how the conversation goes on
+	if err == nil && o.Plan != "" && s.Inquiries != nil && guard.Decides(r) { // how it was asked for is how the conversation goes on
 		if err := s.Inquiries.Store.SetPlanFirst(r.Context(), t.Chat, o.Plan == llm.PlanAsk); err != nil {
 			s.log.Warn("keep how a conversation wants plans", "chat", t.Chat, "error", err)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"home.arpa/lab/llm-runner/internal/chat"
 	"home.arpa/lab/llm-runner/internal/graph"
+	"home.arpa/lab/llm-runner/internal/guard"
 	"home.arpa/lab/llm-runner/internal/jobs"
 )
 
@@ -134,7 +135,7 @@ func split(text string) []string { return strings.Split(strings.ReplaceAll(text,
 
 // decidePlan starts a run as its plan was changed in the form, has the plan made anew, or cancels it.
 func (s *Site) decidePlan(w http.ResponseWriter, r *http.Request) error {
-	run, err := s.readRun(r)
+	run, err := s.runToDecide(r)
 	if err != nil {
 		return err
 	}
@@ -163,6 +164,14 @@ func (s *Site) decidePlan(w http.ResponseWriter, r *http.Request) error {
 	}
 	back(w, r, to)
 	return nil
+}
+
+// runToDecide reads the run that a path names, for who may decide about it.
+func (s *Site) runToDecide(r *http.Request) (runPage, error) {
+	if !guard.Decides(r) {
+		return runPage{}, forPeople
+	}
+	return s.readRun(r)
 }
 
 // takePlan has a run go on by a plan.
@@ -216,7 +225,7 @@ func (s *Site) cancelJob(ctx context.Context, id int64) (jobs.Job, error) {
 
 // apiPlan takes a plan as JSON: questions, sources and sections, or a wish.
 func (s *Site) apiPlan(w http.ResponseWriter, r *http.Request) error {
-	run, err := s.readRun(r)
+	run, err := s.runToDecide(r)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 type runPage struct {
 	graph.RunRow
 	Drawing  template.HTML
+	Begin    string // the state before the first step, indented
 	Steps    []runStep
 	Took     time.Duration
 	Moves    bool
@@ -80,6 +81,10 @@ func (s *Site) readRun(r *http.Request) (p runPage, err error) {
 	calls, err := st.Calls(r.Context(), id)
 	if err != nil {
 		return p, err
+	}
+	var begin bytes.Buffer
+	if json.Indent(&begin, p.Input, "", "  ") == nil {
+		p.Begin = begin.String()
 	}
 	shape := s.Inquiries.Graph().Shape()
 	for _, x := range steps {
@@ -150,7 +155,7 @@ func (s *Site) apiRun(w http.ResponseWriter, r *http.Request) error {
 
 // changeRun cancels a run, decides for one that is paused, or forks one.
 func (s *Site) changeRun(w http.ResponseWriter, r *http.Request) error {
-	p, err := s.readRun(r)
+	p, err := s.runToDecide(r)
 	if err != nil {
 		return err
 	}
@@ -172,7 +177,7 @@ func (s *Site) changeRun(w http.ResponseWriter, r *http.Request) error {
 			state = json.RawMessage(text)
 		}
 		var fork graph.RunRow
-		if fork, err = st.Fork(r.Context(), id, step, state); err == nil {
+		if fork, err = s.Inquiries.Graph().Fork(r.Context(), st, id, step, state); err == nil {
 			id = fork.ID
 			s.Proceed(id)
 		}

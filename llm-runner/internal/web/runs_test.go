@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"home.arpa/lab/llm-runner/internal/graph"
+	"home.arpa/lab/llm-runner/internal/guard"
 	"home.arpa/lab/llm-runner/internal/llm"
 )
 
@@ -84,6 +85,14 @@ func TestARunIsDrawnAndForked(t *testing.T) {
 	}
 	_, body, _ = ask("GET", "/runs/2", nil)
 	contains(t, body, `Forked from <a href="/runs/1">run 1</a> after step 4`, "Your notes do not say.")
+	_, body, _ = ask("GET", "/runs/1", nil)
+	contains(t, body, `name="step" value="-1"`, "&#34;asked&#34;: &#34;When is the \\u003cfilter\\u003e washed?&#34;")
+	code, _, to = ask("POST", "/runs/1/fork", url.Values{"step": {"-1"}, "state": {`{"asked":"Once more","model":"m"}`}})
+	if code != 303 || to != "/runs/3" {
+		t.Errorf("%d to %s", code, to)
+	}
+	_, body, _ = ask("GET", "/runs/3", nil)
+	contains(t, body, `Forked from <a href="/runs/1">run 1</a>, from its beginning`, "It is washed in spring [1].")
 	for path, want := range map[string]int{"/runs/1/cancel": 409, "/runs/1/decide": 409, "/runs/9/cancel": 404, "/runs/x/cancel": 404, "/runs/1/burn": 404} {
 		if code, _, _ := ask("POST", path, nil); code != want {
 			t.Errorf("%s: %d, want %d", path, code, want)
@@ -91,5 +100,23 @@ func TestARunIsDrawnAndForked(t *testing.T) {
 	}
 	if code, _, _ := ask("POST", "/runs/1/fork", url.Values{"step": {"3"}, "state": {"{"}}); code != 409 {
 		t.Errorf("a state that is no JSON: %d", code)
+	}
+	if code, body, _ := ask("POST", "/runs/1/fork", url.Values{"step": {"3"}, "state": {`{"askd":"mine"}`}}); code != 409 || !strings.Contains(body, "askd") {
+		t.Errorf("a state with a field that there is not: %d", code)
+	}
+
+	// A program whose token is not named decides nothing.
+	g, err := guard.New(guard.Config{Listen: "127.0.0.1:8080", Password: "correct horse", Tokens: map[string]string{"editor": "editor-0123456789"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]int{"/runs/1/plan": 403, "/api/runs/1/plan": 403, "/runs/1/decide": 403, "/runs/1/fork": 403, "/runs/1/note": 404} {
+		req := httptest.NewRequestWithContext(t.Context(), "POST", "http://127.0.0.1:8080"+path, strings.NewReader("{}"))
+		req.Header.Set("Authorization", "Bearer editor-0123456789")
+		w := httptest.NewRecorder()
+		g.Wrap(site).ServeHTTP(w, req)
+		if w.Code != want {
+			t.Errorf("%s by a program: %d, want %d", path, w.Code, want)
+		}
 	}
 }

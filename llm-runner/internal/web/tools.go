@@ -176,7 +176,7 @@ func (s *Site) toolsPage(w http.ResponseWriter, r *http.Request) error {
 }
 
 // forPeople is what a program is told that would decide for a person.
-var forPeople = problem{http.StatusForbidden, "A program cannot decide that", "Log in on the Tools page, or name its token in auth.decide."}
+var forPeople = problem{http.StatusForbidden, "A program cannot decide that", "Log in and decide on the page, or name its token in auth.decide."}
 
 func (s *Site) setPolicy(w http.ResponseWriter, r *http.Request) error {
 	if !guard.Decides(r) {

@@ -165,8 +165,7 @@ func researchVault(t testing.TB) string {
 }
 
 // A person asks in a browser, is shown the plan, changes it after the program was killed, and gets an answer of notes and pages whose citations stand byte for
-// byte in what is stored; it becomes a note in the vault. The vectors are a real Ollama's (tiny-embed). The words, and the answers to yes and no, are recorded: a tiny
-// model's are random, and TestResearchByATinyModel says what must hold of them all the same.
+// byte in what is stored; it becomes a note in the vault. The vectors are a real Ollama's (tiny-embed); the words, and the answers to yes and no, are recorded.
 func TestResearchFromTheQuestionToTheNote(t *testing.T) {
 	b := browsertest.Start(t)
 	words := newWordsmith(t)
@@ -266,7 +265,54 @@ func TestResearchFromTheQuestionToTheNote(t *testing.T) {
 	}
 }
 
-// A tiny model on a real Ollama reads and writes. It answers forms in the form, and its words are nonsense: so nothing can be said of the answer but that the run
+// The whole path with one real Ollama: it makes the vectors (tiny-embed), and it plans, grades, takes notes, writes and judges (tiny-research). A person asks in
+// a browser, sees the plan and starts it; the notes and the web are searched, pages fetched; what the model cites wrongly is struck, and the rest stands byte for byte
+// in its source and becomes a note. The model's answers are fixed, and the same whatever the sources say: it cites each of four sources for everything.
+func TestResearchFromTheQuestionToTheNoteByATinyModel(t *testing.T) {
+	b := browsertest.Start(t)
+	searxng, searched := smallWeb(t)
+	vault := researchVault(t)
+	config := strings.Replace(fmt.Sprintf(researchConfig, vault, searxng, ollamatest.Start(t).URL, nobody(t)), "model: words}", "model: tiny-research}", 1)
+	r := newRunner(t, config+"    tiny-research: {provider: contabo, model: tiny-research}\n")
+	r.start()
+	r.waitVectors(2)
+
+	x := b.Tab(t)
+	x.Run(chromedp.Navigate(r.url+"/"), chromedp.WaitReady(chromedp.CSS("html.scripted")), chromedp.SetValue(chromedp.CSS("select[name=model]"), "research"))
+	x.Until(`document.querySelector('#composer input[name=plan]').checked`)
+	x.Run(chromedp.SendKeys(chromedp.CSS("#ask"), "How loud is the Kestrel heat pump?\r"))
+	x.State("held")
+	x.Until(`document.querySelector('.plan textarea[name=questions]')?.value.includes('Where does it stand?')`)
+	x.Run(browsertest.Click(".plan button[value=start]"))
+	x.State("finished")
+	x.Says("52 decibels")
+	x.Says("It stands under the bedroom window")
+	if _, ok := searched.Load("How loud is the Kestrel heat pump?"); !ok {
+		t.Error("the web was not searched")
+	}
+	r.checkResearch(vault, 1, 2)
+	x.Run(browsertest.Click("form[action='/runs/of/note'] button"))
+	x.Until(`location.pathname === '/runs/1' && document.body.innerText.includes('The report is a note now')`)
+	notes, err := filepath.Glob(filepath.Join(vault, "research", "*.md"))
+	if err != nil || len(notes) != 1 {
+		t.Fatalf("%q, %v", notes, err)
+	}
+	text, err := os.ReadFile(notes[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"model: \"contabo/tiny-research\"", "house.md", "```text\nThe outdoor unit reaches 52 decibels at a distance of one metre.\n```", "[[house]]",
+		"statements were left out: the words that"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%q is not in the note:\n%s", want, text)
+		}
+	}
+	for _, w := range x.Complaints() {
+		t.Errorf("console: %s", w)
+	}
+}
+
+// A tiny model on a real Ollama reads and writes that was made for nothing of this (tiny-chat). It answers forms in the form, and its words are nonsense: so nothing can be said of the answer but that the run
 // ends, and that no statement is shown which is not checked.
 func TestResearchByATinyModel(t *testing.T) {
 	searxng, _ := smallWeb(t)

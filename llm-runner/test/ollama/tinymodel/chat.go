@@ -1,6 +1,10 @@
 package tinymodel
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
 
 // The chat models are llamas whose attention and feed-forward blocks are all zeros and add nothing, so that the state
 // after the layers is the last token's own embedding. The output matrix maps the embedding of each token to the token
@@ -27,6 +31,12 @@ const (
 	markCall   = "<|assistant_calls|>"
 	markAfter  = "<|assistant_after_tool|>"
 	markCount  = "<|assistant_counts|>"
+
+	markPlan    = "<|assistant_plans|>"
+	markGrade   = "<|assistant_grades|>"
+	markNotes   = "<|assistant_notes|>"
+	markDraft   = "<|assistant_drafts|>"
+	markSupport = "<|assistant_supports|>"
 )
 
 type follower struct {
@@ -61,6 +71,9 @@ func llama(name string, inner int) *model {
 	say(markCall, firstChoice, callTokens)
 	say(markAfter, firstChoice, afterTokens)
 	say(markCount, firstChoice, countTokens())
+	for _, marker := range slices.Sorted(maps.Keys(researchTokens)) {
+		say(marker, firstChoice, []string{researchTokens[marker]})
+	}
 	for _, b := range byteTokens {
 		v.add(b, normal)
 	}

@@ -17,10 +17,13 @@ const (
 	Chat  = "tiny-chat"  // says Hello; calls a tool where tools are offered; says JSON where a format is asked for
 	Slow  = "tiny-slow"  // counts to CountTo, slowly enough to be interrupted
 	Embed = "tiny-embed" // makes vectors: texts that share words are near each other
+	// Research answers what the retrieval graph asks, about the Kestrel heat pump: its templates read how the system's words begin. It does not know
+	// which source says what, so it cites each of the first four for each statement, and is wrong most of the time.
+	Research = "tiny-research"
 )
 
 // Names are all models, in the order in which they are best created.
-var Names = []string{Chat, Slow, Embed}
+var Names = []string{Chat, Slow, Embed, Research}
 
 // What the chat models say. A part of a list is one token.
 const (
@@ -40,6 +43,23 @@ var (
 	jsonTokens  = []string{`{"answer":`, ` 42,`, ` "unit":`, ` "none"`, `}`}
 	callTokens  = []string{`{"name": "` + ToolName + `", "parameters":`, ` {"city":`, ` "Paris"}`, `} `}
 )
+
+// researchTokens is what Research says after each of its markers.
+var researchTokens = map[string]string{
+	markPlan:    `{"questions":["How loud is the Kestrel heat pump?","Where does it stand?"],"sections":[]}`,
+	markGrade:   `{"useful":[1,2,3,4]}`,
+	markNotes:   `{"quotes":["52 decibels at a distance of one metre","under the bedroom window"]}`,
+	markDraft:   cited("The outdoor unit reaches 52 decibels", "52 decibels at a distance of one metre") + cited("It stands under the bedroom window", "under the bedroom window"),
+	markSupport: `{"supported":true}`,
+}
+
+// cited is a statement for each of the first four sources, with the words that it is to rest on.
+func cited(statement, words string) (text string) {
+	for n := range 4 {
+		text += fmt.Sprintf("%s [%d: %q]. ", statement, n+1, words)
+	}
+	return text
+}
 
 // Count is what Slow says: "1 2 3 ...", one token a number.
 func Count() string { return strings.Join(countTokens(), "") }
@@ -63,6 +83,8 @@ func Write(dir string) error {
 		Chat + ".gguf":  llama(Chat, chatInner).bytes(),
 		Slow + ".gguf":  llama(Slow, slowInner).bytes(),
 		Embed + ".gguf": bert(Embed).bytes(),
+
+		Research + ".gguf": llama(Research, chatInner).bytes(),
 	}
 	for _, name := range Names {
 		text, err := modelfiles.ReadFile(name + ".Modelfile")
