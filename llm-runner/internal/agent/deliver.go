@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"home.arpa/lab/internal/discord"
+	"home.arpa/lab/llm-runner/internal/engine"
 )
 
 const (
@@ -145,18 +146,21 @@ func (s *Service) post(ctx context.Context, key string) error {
 	at := strings.LastIndexByte(rest, '/')
 	run, err := strconv.ParseInt(first, 10, 64)
 	if err != nil || at < 0 {
-		return fmt.Errorf("read key of a delivery %q", key)
+		return engine.Final(fmt.Errorf("read key of a delivery %q", key))
 	}
 	sink := rest[:at]
 	call, err := strconv.Atoi(rest[at+1:])
 	if err != nil {
-		return fmt.Errorf("read key of a delivery %q: %w", key, err)
+		return engine.Final(fmt.Errorf("read key of a delivery %q: %w", key, err))
 	}
 	all, err := deliveries(ctx, s.db.Read(), `WHERE run = ? AND sink = ? AND call = ? AND ended_at IS NULL AND state IN ('queued', 'sending') ORDER BY part`, run, sink, call)
 	if err != nil || len(all) == 0 {
 		return err
 	}
 	r, err := s.Run1(ctx, run)
+	if errors.Is(err, ErrNoRun) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -242,9 +246,26 @@ func (s *Service) deliver(ctx context.Context, r *Run, d *Delivery) (again bool,
 			s.log.Warn("what an agent says could not be delivered", "agent", r.Agent, "run", r.ID, "to", d.Sink, "error", d.Reason)
 		}
 	}
-	err = s.keepDelivery(ctx, d)
+	err = s.keepOn(ctx, d)
 	s.reached("marked " + d.Sink)
 	return again, err
+}
+
+// keepOn is keepDelivery that tries again while the disk refuses: a delivery that was made must not be made again for that.
+func (s *Service) keepOn(ctx context.Context, d *Delivery) error {
+	for {
+		err := s.keepDelivery(ctx, d)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		s.log.Error("mark a delivery", "run", d.Run, "to", d.Sink, "error", err)
+		again := time.NewTimer(time.Second)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+		}
+	}
 }
 
 // send puts one delivery where it belongs. again is as with alert.Sink.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,10 +44,10 @@ func (s *Service) call(ctx context.Context, key string) error {
 	id, err1 := strconv.ParseInt(a, 10, 64)
 	n, err2 := strconv.Atoi(b)
 	if err := errors.Join(err1, err2); err != nil {
-		return fmt.Errorf("read key of a run %q: %w", key, err)
+		return engine.Final(fmt.Errorf("read key of a run %q: %w", key, err))
 	}
 	r, err := s.begin(ctx, id, n)
-	if errors.Is(err, errStale) {
+	if errors.Is(err, errStale) || errors.Is(err, sql.ErrNoRows) { // or deleted meanwhile
 		return nil
 	}
 	if err != nil {

@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+)
+
+// errorsOnly sends a word for each error that is logged.
+type errorsOnly chan string
+
+func (c errorsOnly) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelError }
+func (c errorsOnly) WithAttrs([]slog.Attr) slog.Handler           { return c }
+func (c errorsOnly) WithGroup(string) slog.Handler                { return c }
+func (c errorsOnly) Handle(_ context.Context, r slog.Record) error {
+	select {
+	case c <- r.Message:
+	default:
+	}
+	return nil
+}
+
+// A database that refuses for a while, wherever a run is, costs nothing but the while: nothing is done twice, and the agent goes on being due.
+func TestWhatCannotBeWrittenIsWrittenLater(t *testing.T) {
+	for at, when := range map[string]string{
+		"the run begins":    `agent_runs WHEN NEW.state = 'running'`,
+		"its work ends":     `agent_runs WHEN NEW.state IN ('delivering', 'done')`,
+		"a post begins":     `agent_deliveries WHEN NEW.state = 'sending' AND NEW.sink = 'discord'`,
+		"a post is through": `agent_deliveries WHEN NEW.state = 'done' AND NEW.sink = 'discord'`,
+	} {
+		t.Run(at, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, map[string]string{"hello": daily})
+			said := make(errorsOnly, 1)
+			b.log = slog.New(said)
+			b.start()
+			write := func(query string) {
+				t.Helper()
+				if err := b.db.Tx(t.Context(), func(tx *transaction) error {
+					_, err := tx.ExecContext(t.Context(), query)
+					return err
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write(`CREATE TRIGGER refused BEFORE UPDATE OF state ON ` + when + ` BEGIN SELECT RAISE(ABORT, 'refused'); END`)
+			r, err := b.Start(t.Context(), "hello", false, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.pass(t.Context(), b.clock()); err != nil {
+				t.Fatal(err)
+			}
+			for heard := false; !heard; {
+				changed := b.Changed()
+				if _, err := b.pass(t.Context(), b.clock()); err != nil {
+					t.Fatal(err)
+				}
+				select {
+				case <-said:
+					heard = true
+				case <-changed:
+				case <-time.After(30 * time.Second):
+					t.Fatal("nothing was refused")
+				}
+			}
+			write(`DROP TRIGGER refused`)
+			b.settle()
+			if x := b.detail(r.ID); x.State != Done || b.model.count() != 1 || len(b.posts.posts()) != 1 {
+				t.Errorf("%s (%s), %d questions to the model, posts %q", x.State, x.Reason, b.model.count(), b.posts.posts())
+			}
+			if x := b.ask("hello", false); x.State != Done {
+				t.Errorf("the next run: %s", x.State)
+			}
+		})
+	}
+}
