@@ -272,7 +272,7 @@ func (s *Service) keepOn(ctx context.Context, d *Delivery) error {
 func (s *Service) send(ctx context.Context, r *Run, d *Delivery) (again time.Duration, err error) {
 	switch d.Sink {
 	case "vault":
-		d.Place, err = s.writeNote(r, d)
+		d.Place, err = s.writeNote(d)
 		return vaultIsAway, err
 	case "daily":
 		d.Place, err = s.writeDaily(r, d)

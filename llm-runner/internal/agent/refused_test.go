@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -74,5 +76,27 @@ func TestWhatCannotBeWrittenIsWrittenLater(t *testing.T) {
 				t.Errorf("the next run: %s", x.State)
 			}
 		})
+	}
+}
+
+// Two topics that come to one name of a file are two notes, and a delivery that is made again after a death is one.
+func TestNotesOfOneNameAreAllKept(t *testing.T) {
+	b := newBench(t, nil).start()
+	r := Run{ID: 7, Agent: "research"}
+	for range 2 {
+		for _, title := range []string{"C++ news", "C# news"} {
+			d := Delivery{Run: 7, Sink: "vault", Name: "research/C news", Text: "---\n" + owned(r.Agent, r.ID) + "title: \"" + title + "\"\n---\n\n# " + title + "\n"}
+			at, err := b.writeNote(&d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := os.ReadFile(filepath.Join(b.vault, at))
+			if err != nil || string(text) != d.Text {
+				t.Errorf("%s says %q (%v)", at, text, err)
+			}
+		}
+	}
+	if all := b.notes(); len(all) != 2 {
+		t.Errorf("notes %q", all)
 	}
 }
