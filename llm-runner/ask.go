@@ -27,7 +27,7 @@ Examples:
   llm-runner ask --project "Review this plan" < plan.md
   cat notes.md | llm-runner ask - --model gemma4
 
-Exit codes: 0 answered, 2 wrong usage, 3 nobody can answer now (standard error says until when), 4 refused for good.`,
+Exit codes: 0 answered, 1 failed, 2 the command line or the configuration is wrong, 3 nobody can answer now (standard error says until when), 4 refused for good.`,
 	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 		model := fs.String("model", "", "`MODEL` to ask (default: the route table's)")
 		project := fs.Bool("project", false, "project mode: insist on routes.project")

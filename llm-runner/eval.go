@@ -19,7 +19,7 @@ import (
 )
 
 var evalCommand = command{
-	name: "eval", args: "retrieval|spans|vault [flags]", summary: "measure how well the library finds and quotes",
+	name: "eval", args: "retrieval|spans --data DIR [flags] | vault [flags]", summary: "measure how well the library finds and quotes",
 	help: `Indexes a collection of its own in a temporary folder, asks its questions and prints means over them. Neither the notes nor the
 data directory are touched: here --data names the collection.
 
@@ -33,7 +33,9 @@ data directory are touched: here --data names the collection.
 Examples:
   llm-runner eval vault --seed 7
   llm-runner eval retrieval --data cranfield --run cranfield.run
-  llm-runner eval spans --data wikitexts --budget 4000 --json`,
+  llm-runner eval spans --data wikitexts --budget 4000 --json
+
+Exit codes: 0 measured, 1 the collection cannot be read, 2 the command line is wrong.`,
 	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 		lane := fs.String("lane", "bm25", "of retrieval and spans: rank by `LANE`: bm25, vector or hybrid")
 		run := fs.String("run", "", "of retrieval: write the ranking to `FILE`, as trec_eval reads it")

@@ -19,6 +19,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"home.arpa/lab/internal/pages"
 	"home.arpa/lab/llm-runner/internal/db"
 )
 
@@ -197,16 +198,25 @@ func request(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// TestEveryCommandHasHelpWithExamples keeps help honest.
-func TestEveryCommandHasHelpWithExamples(t *testing.T) {
+// TestEveryCommandHasHelpWithExamplesAndExitCodes keeps help honest: what it shows, the commands take.
+func TestEveryCommandHasHelpWithExamplesAndExitCodes(t *testing.T) {
 	for _, cmd := range commands {
 		var out strings.Builder
 		if code := run(t.Context(), []string{cmd.name, "--help"}, os.Stdin, &out, io.Discard); code != exitOK {
 			t.Errorf("%s --help: exit code %d", cmd.name, code)
 		}
-		for _, want := range []string{"Usage: llm-runner " + cmd.name, "Examples:", "--config"} {
+		for _, want := range []string{"Usage: llm-runner " + cmd.name, "Examples:", "\n  llm-runner " + cmd.name, "Exit codes: 0 ", "--config"} {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("%s --help does not say %q", cmd.name, want)
+			}
+		}
+		for _, c := range pages.Examples(cmd.help, "llm-runner") {
+			fs, _ := cmd.flags(&call{})
+			if c.Words[0] != cmd.name {
+				continue // what stands before it: a fake, say
+			}
+			if err := pages.Fits(fs, cmd.args, c.Words[1:]); err != nil {
+				t.Errorf("%s --help shows %q: %v", cmd.name, c.Words, err)
 			}
 		}
 	}

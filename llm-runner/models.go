@@ -16,7 +16,9 @@ provider has besides, which is asked for as PROVIDER/MODEL; with the target of e
 
 Examples:
   llm-runner models
-  llm-runner models --json`,
+  llm-runner models --json
+
+Exit codes: 0 listed, 1 the server did not answer, 2 the command line or the configuration is wrong.`,
 	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context) error {
