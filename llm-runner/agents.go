@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -104,22 +105,29 @@ func (a *app) facts(queue *jobs.Service) agent.Sources {
 		},
 		Tasks: func(ctx context.Context) ([]agent.Passage, error) {
 			all, err := a.library.Holding(ctx, "[ ]", 10*mostListed)
+			if err != nil {
+				return nil, err
+			}
+			touched, err := a.library.Touched(ctx, time.Unix(0, 0), mostListed) // of the others nobody asks which is newer
+			at := map[string]time.Time{}
+			for _, t := range touched {
+				at[t.Path] = t.At
+			}
 			out := make([]agent.Passage, len(all))
 			for i, p := range all {
-				out[i] = agent.Passage{Path: p.Path, Line: p.Line, Text: p.Quote, Private: private(p.Path)}
+				out[i] = agent.Passage{Path: p.Path, Line: p.Line, Text: p.Quote, At: at[p.Path], Private: private(p.Path)}
 			}
 			return out, err
 		},
 		Projects: func(ctx context.Context) ([]agent.Project, error) { return a.standing(ctx, private) },
 		Work: func(ctx context.Context, since time.Time) ([]agent.Work, error) {
-			all, err := queue.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Held, jobs.Done, jobs.Failed}, Limit: mostListed})
+			held, err1 := queue.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Held}, Limit: mostListed})
+			ended, err2 := queue.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Done, jobs.Failed}, Since: since, Limit: mostListed})
 			var out []agent.Work
-			for _, j := range all {
-				if j.State == jobs.Held || j.Ended.After(since) {
-					out = append(out, agent.Work{ID: j.ID, Title: j.Title, State: string(j.State), Reason: j.Reason})
-				}
+			for _, j := range append(held, ended...) {
+				out = append(out, agent.Work{ID: j.ID, Title: j.Title, State: string(j.State), Reason: j.Reason})
 			}
-			return out, err
+			return out, errors.Join(err1, err2)
 		},
 		Used: a.used,
 	}
@@ -249,11 +257,15 @@ func (a *app) backups(ctx context.Context, now time.Time) (wrong []string, ok in
 			}
 			all.Write(append(text, '\n'))
 		}
-		wrong, ok = agent.Metrics(all.String(), now)
+		if wrong, ok = agent.Metrics(all.String(), now); len(wrong) == 0 && ok == 0 {
+			wrong = append(wrong, fmt.Sprintf("no metrics of backups are in %s: is it the folder that homelab writes homelab-*.prom to, and is it mounted here?", dir))
+		}
 	}
 	if page := a.config.Agents.Kuma; page != "" {
 		more, up, kerr := a.kuma(ctx, page)
-		wrong, ok = append(wrong, more...), ok+up
+		if wrong, ok = append(wrong, more...), ok+up; kerr == nil && len(more) == 0 && up == 0 {
+			wrong = append(wrong, fmt.Sprintf("uptime Kuma's status page %s shows no monitor that is up or down", page))
+		}
 		if kerr != nil {
 			wrong = append(wrong, kerr.Error())
 		}
