@@ -72,6 +72,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if args[0] == readDocumentCommand {
 		return readDocument(ctx, args[1:], stdin, stdout, stderr)
 	}
+	if args[0] == readPageCommand {
+		return readPage(ctx, stdin, stdout, stderr)
+	}
 	if args[0] == "--version" {
 		args[0] = "version"
 	}

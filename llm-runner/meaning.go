@@ -40,6 +40,9 @@ type QdrantConfig struct {
 
 const noEmbed = "none"
 
+// qdrantSnapshots is how many of each collection are kept.
+const qdrantSnapshots = 2
+
 // The stores of vectors.
 const (
 	storeEmbedded = "embedded"
@@ -109,12 +112,18 @@ func (v *validator) library() {
 	}
 }
 
+// A maker makes vectors of so many dimensions; 0: the model's own.
+type maker struct {
+	route.Target
+	dimensions int
+}
+
 // embedders are the models that make vectors: the one that is wanted, and one whose vectors still answer.
 type embedders struct {
 	app *app
 
 	mu       sync.Mutex
-	all      map[route.Target]*embed.Embedder
+	all      map[maker]*embed.Embedder
 	surveyed bool
 }
 
@@ -129,20 +138,24 @@ func (a *app) understand(ctx context.Context) (err error) {
 	if a.vectors, err = a.openVectors(ctx); err != nil {
 		return err
 	}
-	a.embedders = &embedders{app: a, all: map[route.Target]*embed.Embedder{}}
+	a.embedders = &embedders{app: a, all: map[maker]*embed.Embedder{}}
 	m := library.Meaning{Store: a.vectors, Embedder: a.embedders.find, Withheld: func(model, collection, path string) bool {
 		t, ok := a.embedders.target(model)
 		return (!ok || a.router.Outside(t)) && a.library.NeverSent(collection, path)
 	}}
-	if a.config.Library.Store == storeQdrant {
-		m.Words = qdrant.Say
+	if q, ok := a.vectors.(*qdrant.Store); ok {
+		m.Words, m.Copy = qdrant.Say, func(ctx context.Context, collection string) error {
+			_, err := q.Snapshot(ctx, collection, qdrantSnapshots)
+			return err
+		}
 	}
 	a.library.Understand(m)
 	return nil
 }
 
-// find returns what makes vectors of a model; "" is the one that is wanted.
-func (e *embedders) find(ctx context.Context, model string) (*embed.Embedder, error) {
+// find returns what makes vectors as they are stamped; the zero Stamp is of those that are wanted.
+func (e *embedders) find(ctx context.Context, stamp vector.Stamp) (*embed.Embedder, error) {
+	model := stamp.Model
 	target, ok := e.target(model)
 	if !ok && e.survey(ctx) {
 		target, ok = e.target(model)
@@ -154,15 +167,29 @@ func (e *embedders) find(ctx context.Context, model string) (*embed.Embedder, er
 	default:
 		return nil, fmt.Errorf("%w: no provider has %s, whose vectors are kept; words answer until those of another model are there", library.ErrNoModel, model)
 	}
+	wanted := e.app.config.Library.Dimensions
+	if model == "" || stamp.Dimensions == wanted {
+		return e.of(target, wanted), nil
+	}
+	// Vectors that are kept have their length, whatever is wanted now. The model's own is not asked for: not every server takes a wish.
+	own := e.of(target, 0)
+	if s, err := own.Stamp(ctx); err != nil || s.Dimensions == stamp.Dimensions {
+		return own, err
+	}
+	return e.of(target, stamp.Dimensions), nil
+}
+
+// of returns the one that makes vectors of so many dimensions.
+func (e *embedders) of(t route.Target, dimensions int) *embed.Embedder {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	x := e.all[target]
+	x := e.all[maker{t, dimensions}]
 	if x == nil {
 		// The vectors of a PostgreSQL installation are kept there, so that a machine that joins makes none twice.
-		x = embed.New(e.app.db, on{e.app.router, target.Provider}, embed.Config{Model: target.Model, Dimensions: e.app.config.Library.Dimensions})
-		e.all[target] = x
+		x = embed.New(e.app.db, on{e.app.router, t.Provider}, embed.Config{Model: t.Model, Dimensions: dimensions})
+		e.all[maker{t, dimensions}] = x
 	}
-	return x, nil
+	return x
 }
 
 // target returns who makes vectors of a model.

@@ -18,7 +18,7 @@ Examples:
   llm-runner models
   llm-runner models --json
 
-Exit codes: 0 listed, 1 the server did not answer, 2 the command line or the configuration is wrong.`,
+Exit codes: 0 listed, also what cannot answer now; 1 failed, 2 wrong usage or configuration.`,
 	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context) error {

@@ -19,7 +19,7 @@ Examples:
   llm-runner progress
   llm-runner progress homelab --json
 
-Exit codes: 0 printed, 1 the notes cannot be read, 2 the command line or the configuration is wrong.`,
+Exit codes: 0 shown; faults of notes stand on standard error and change nothing about that. 1 failed, 2 wrong usage or configuration.`,
 	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context) error {

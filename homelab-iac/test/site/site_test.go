@@ -190,7 +190,7 @@ func TestACleanMachineBecomesWhatThePlaybookSays(t *testing.T) {
 		t.Errorf("restored: %s", got)
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	alpha.Cut()
 	if err := alpha.Boot(ctx); err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/whole"
 )
 
@@ -26,7 +27,8 @@ func (s *Service) writeNote(d *Delivery) (string, error) {
 	}
 	defer root.Close()
 	p := path.Join(s.config.Notes, d.Name)
-	front, _, _ := bytes.Cut([]byte(d.Text), []byte("\n---\n")) // agent, run and title: two notes of a run may come to one name
+	text := []byte(llm.Still(d.Text))
+	front, _, _ := bytes.Cut(text, []byte("\n---\n")) // agent, run and title: two notes of a run may come to one name
 	if err := root.MkdirAll(path.Dir(p), 0o755); err != nil {
 		return "", fmt.Errorf("write note %s: %w", p, err)
 	}
@@ -38,7 +40,7 @@ func (s *Service) writeNote(d *Delivery) (string, error) {
 		have, err := root.ReadFile(at)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			err = whole.Create(root, at, []byte(d.Text), s.prepared)
+			err = whole.Create(root, at, text, s.prepared)
 			if errors.Is(err, fs.ErrExist) { // somebody was faster
 				continue
 			}
@@ -147,7 +149,7 @@ func (s *Service) writeDaily(r *Run, d *Delivery) (string, error) {
 	for range 20 { // several agents may write into it at once
 		before, err := root.Lstat(p)
 		if errors.Is(err, fs.ErrNotExist) {
-			if err = whole.Create(root, p, section(nil, r.Agent, d.Text), s.prepared); errors.Is(err, fs.ErrExist) {
+			if err = whole.Create(root, p, section(nil, r.Agent, llm.Still(d.Text)), s.prepared); errors.Is(err, fs.ErrExist) {
 				continue
 			}
 			if err != nil {
@@ -167,7 +169,7 @@ func (s *Service) writeDaily(r *Run, d *Delivery) (string, error) {
 		if err != nil {
 			return fault(err)
 		}
-		made := section(text, r.Agent, d.Text)
+		made := section(text, r.Agent, llm.Still(d.Text))
 		if bytes.Equal(made, text) {
 			return p, nil
 		}

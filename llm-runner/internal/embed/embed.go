@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 	"sync"
 	"time"
@@ -105,7 +104,7 @@ func (e *Embedder) Wake() {
 func (e *Embedder) Stamp(ctx context.Context) (vector.Stamp, error) {
 	n := e.known()
 	if n == 0 {
-		v, err := e.Documents(ctx, []string{"dimension"})
+		v, err := e.Documents(ctx, []string{plain})
 		if err != nil {
 			return vector.Stamp{}, err
 		}
@@ -128,10 +127,12 @@ func (e *Embedder) known() int {
 }
 
 // A Vector is a text's direction. Values has length one. Covers is how many bytes of the text the model has read: less than
-// len(text) where it was too long, and then the rest of it cannot be found by meaning.
+// len(text) where it was too long, and then the rest of it cannot be found by meaning. Without Values the model cannot do the text at
+// all, though it does others, and Why says what it answers.
 type Vector struct {
 	Values []float32
 	Covers int
+	Why    string
 }
 
 // Documents returns the vectors of texts that are to be stored: len(out) == len(texts). While the model is away or busy it
@@ -154,7 +155,7 @@ func (e *Embedder) Uncached(ctx context.Context, texts []string) ([]Vector, erro
 	out := make([]Vector, 0, len(texts))
 	for len(out) < len(texts) {
 		at := len(out)
-		made, err := e.patiently(ctx, texts[at:at+e.fits(texts[at:])])
+		made, err := e.patiently(ctx, texts[at:at+e.fits(texts[at:])], false)
 		if err != nil {
 			return nil, err
 		}
@@ -218,7 +219,7 @@ func (e *Embedder) batch(ctx context.Context, texts []string, out []Vector) erro
 	at := map[string][]int{} // by text: equal texts are made once
 	for i, key := range keys {
 		if c, ok := found[key]; ok && (e.known() == 0 || len(c.vector) == e.known()) {
-			out[i] = Vector{c.vector, c.covers}
+			out[i] = Vector{Values: c.vector, Covers: c.covers}
 			e.count(func(s *Status) { s.Cached++ })
 			continue
 		}
@@ -230,7 +231,7 @@ func (e *Embedder) batch(ctx context.Context, texts []string, out []Vector) erro
 	if len(missing) == 0 {
 		return nil
 	}
-	made, err := e.patiently(ctx, missing)
+	made, err := e.patiently(ctx, missing, false)
 	if err != nil {
 		return err
 	}
@@ -239,7 +240,9 @@ func (e *Embedder) batch(ctx context.Context, texts []string, out []Vector) erro
 		for _, j := range at[text] {
 			out[j] = made[i]
 		}
-		fresh[e.key(e.card.Document, text)] = cached{made[i].Values, made[i].Covers}
+		if made[i].Values != nil { // what cannot be done is tried again when it is asked for again
+			fresh[e.key(e.card.Document, text)] = cached{made[i].Values, made[i].Covers}
+		}
 	}
 	return keep(ctx, e.db, fresh, day(time.Now()))
 }
@@ -252,17 +255,51 @@ const (
 	farthest     = 15 * time.Minute
 )
 
-// patiently is ask, again and again until it succeeds, fails for good, or ctx ends.
-func (e *Embedder) patiently(ctx context.Context, texts []string) ([]Vector, error) {
+// After so many failures in a row the model is asked for the vector of plain first, which every model can do: where it does, it is not away,
+// and what it fails on is one of the texts.
+const (
+	suspicious = 3
+	plain      = "dimension"
+)
+
+// patiently is ask, again and again until it succeeds, fails for good, or ctx ends. Texts that the model cannot do are found out by halves;
+// suspect says that one of them is.
+func (e *Embedder) patiently(ctx context.Context, texts []string, suspect bool) ([]Vector, error) {
 	defer e.count(func(s *Status) { s.Waiting, s.Until = "", time.Time{} })
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		made, err := e.ask(ctx, texts, e.card.Document, "document")
+	refused := 0 // this text alone, right after plain went well
+	for failures, pause := 0, firstPause; ; pause = min(2*pause, longestPause) {
+		suspect = suspect || failures >= suspicious
+		well := false
+		var made []Vector
+		var err error
+		if suspect && !(len(texts) == 1 && texts[0] == plain) {
+			_, _, err = e.request(ctx, []string{plain}, e.card.Document, "document")
+			well = err == nil
+		}
+		if err == nil {
+			made, err = e.ask(ctx, texts, e.card.Document, "document")
+		}
 		if err == nil || ctx.Err() != nil {
 			return made, err
 		}
 		until, reason, ok := passing(err)
-		if !ok {
+		kind := llm.KindOf(err)
+		if well && (kind == llm.Unavailable || kind == llm.BadRequest) {
+			if len(texts) > 1 {
+				return e.halves(ctx, texts)
+			}
+			if refused++; refused > 1 || !ok {
+				return []Vector{{Why: err.Error()}}, nil
+			}
+		}
+		switch {
+		case kind == llm.BadRequest && !suspect: // of these texts, or of any?
+			suspect = true
+			continue
+		case !ok:
 			return nil, err
+		case kind == llm.Unavailable:
+			failures++
 		}
 		wait := pause
 		if !until.IsZero() {
@@ -280,6 +317,16 @@ func (e *Embedder) patiently(ctx context.Context, texts []string) ([]Vector, err
 			return nil, fmt.Errorf("embed %d texts: %w while waiting: %s", len(texts), ctx.Err(), reason)
 		}
 	}
+}
+
+// halves is patiently for texts among which is one that the model cannot do.
+func (e *Embedder) halves(ctx context.Context, texts []string) ([]Vector, error) {
+	first, err := e.patiently(ctx, texts[:len(texts)/2], true)
+	if err != nil {
+		return nil, err
+	}
+	second, err := e.patiently(ctx, texts[len(texts)/2:], true)
+	return append(first, second...), err
 }
 
 // passing says whether an error passes by itself, and what it tells of when.
@@ -304,7 +351,7 @@ func (e *Embedder) ask(ctx context.Context, texts []string, prefix, task string)
 	switch {
 	case err == nil:
 		for i, v := range vectors {
-			out[i] = Vector{v, len(texts[i])}
+			out[i] = Vector{Values: v, Covers: len(texts[i])}
 		}
 		e.count(func(s *Status) { s.Made += int64(len(texts)) })
 		return out, nil
@@ -342,7 +389,7 @@ func (e *Embedder) make(ctx context.Context, text, prefix, task string) (Vector,
 					s.Cut++
 				}
 			})
-			return Vector{vectors[0], len(part)}, nil
+			return Vector{Values: vectors[0], Covers: len(part)}, nil
 		case !tooLong(err) || len(part) < shortest:
 			return Vector{}, err
 		}
@@ -414,7 +461,7 @@ func (e *Embedder) request(ctx context.Context, texts []string, prefix, task str
 		if err := e.check(v); err != nil {
 			return nil, 0, err
 		}
-		out = append(out, unpacked(packed(unit(v))))
+		out = append(out, unpacked(packed(vector.Unit(v))))
 	}
 	return out, answer.Usage.Input.Or(0), nil
 }
@@ -443,7 +490,7 @@ func (e *Embedder) check(v []float32) error {
 	if len(v) != want || want == 0 {
 		return e.wrong("made a vector of %d dimensions, not of %d: it is another model than its name says, or it cannot be cut", len(v), want)
 	}
-	if n := length(v); n == 0 || math.IsNaN(n) || math.IsInf(n, 0) {
+	if !vector.HasDirection(v) {
 		return e.wrong("made a vector that is zero or no number; another version of the server or the model may help")
 	}
 	return nil
@@ -451,22 +498,6 @@ func (e *Embedder) check(v []float32) error {
 
 func (e *Embedder) wrong(format string, a ...any) error {
 	return &llm.Error{Kind: llm.BadRequest, Model: e.config.Model, Message: "embed with " + e.config.Model + ": it " + fmt.Sprintf(format, a...)}
-}
-
-func length(v []float32) float64 {
-	var sum float64
-	for _, x := range v {
-		sum += float64(x) * float64(x)
-	}
-	return math.Sqrt(sum)
-}
-
-func unit(v []float32) []float32 {
-	n, out := length(v), make([]float32, len(v))
-	for i, x := range v {
-		out[i] = float32(float64(x) / n)
-	}
-	return out
 }
 
 func (e *Embedder) count(f func(*Status)) {

@@ -251,11 +251,90 @@ func TestItWaitsForAModelThatIsAway(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if s := e.Status(); s.Waiting != "" || s.Made != 2 || len(u.seen) != 9 {
+		if s := e.Status(); s.Waiting != "" || s.Made != 2 || len(u.seen) != 10 { // the last but one asked whether it is back
 			t.Errorf("%+v after %d requests", s, len(u.seen))
 		}
 		if took := time.Since(began); took > 3*time.Minute {
 			t.Error("it took", took)
+		}
+	})
+}
+
+// One text that a model cannot do, whatever it says of it, keeps no other from its vector: it is found out, and told.
+func TestATextThatTheModelCannotDoIsLeftOut(t *testing.T) {
+	d := database(t)
+	zero := func(r llm.EmbedRequest) (out llm.Embeddings, err error) {
+		for _, text := range r.Texts {
+			v := script.Vector(text, 768)
+			if strings.Contains(text, "bad") {
+				clear(v)
+			}
+			out.Vectors = append(out.Vectors, v)
+		}
+		return out, nil
+	}
+	fail := func(err error) func(llm.EmbedRequest) (llm.Embeddings, error) {
+		return func(r llm.EmbedRequest) (out llm.Embeddings, _ error) {
+			if strings.Contains(strings.Join(r.Texts, " "), "bad") {
+				return out, err
+			}
+			return out, nil
+		}
+	}
+	for name, f := range map[string]func(llm.EmbedRequest) (llm.Embeddings, error){
+		"a zero vector": zero,
+		"a refusal":     fail(&llm.Error{Kind: llm.BadRequest, Status: 400, Message: "unknown token"}),
+		// Ollama's 500 "failed to encode response: json: unsupported value: NaN", as the router tells it.
+		"a failure": fail(&llm.BusyError{Kind: llm.Unavailable, Reason: "unsupported value: NaN"}),
+		"an error":  fail(&llm.Error{Kind: llm.Unavailable, Status: 500, Message: "unsupported value: NaN"}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				u := &up{f: func(_ int, r llm.EmbedRequest) (llm.Embeddings, error) { return f(r) }}
+				e := embed.New(d, u, embed.Config{Model: "nomic-embed-text:" + strings.ReplaceAll(name, " ", "-")})
+				var texts []string
+				for i := range 20 {
+					texts = append(texts, fmt.Sprintf("text %d", i))
+				}
+				texts[3], texts[19] = "bad once", "bad again"
+				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+				defer cancel()
+				for _, make := range []func(context.Context, []string) ([]embed.Vector, error){e.Documents, e.Uncached} {
+					vectors, err := make(ctx, texts)
+					if err != nil || len(vectors) != len(texts) {
+						t.Fatal(len(vectors), err)
+					}
+					for i, v := range vectors {
+						if bad := strings.Contains(texts[i], "bad"); bad != (v.Values == nil) || bad != (v.Why != "") || bad != (v.Covers == 0) {
+							t.Errorf("%s: %d values, %q", texts[i], len(v.Values), v.Why)
+						}
+					}
+				}
+				if n := len(u.seen); n > 150 {
+					t.Errorf("%d requests", n)
+				}
+				if s := e.Status(); s.Waiting != "" {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
+	}
+}
+
+// A limit that small requests pass and large ones do not is no text's fault.
+func TestALimitIsNoTextsFault(t *testing.T) {
+	d := database(t)
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		u := &up{f: func(_ int, r llm.EmbedRequest) (out llm.Embeddings, err error) {
+			if len(r.Texts[0]) > 500 && time.Since(began) < time.Hour {
+				return out, &llm.BusyError{Kind: llm.Quota, Reason: "tokens a minute"}
+			}
+			return out, nil
+		}}
+		v, err := embed.New(d, u, embed.Config{Model: "nomic-embed-text"}).Documents(context.Background(), []string{words(300), "short"})
+		if err != nil || v[0].Values == nil || v[1].Values == nil || time.Since(began) < time.Hour {
+			t.Error(len(v), err, time.Since(began))
 		}
 	})
 }
@@ -266,7 +345,7 @@ func TestWhatWaitingDoesNotCureIsAnErrorAtOnce(t *testing.T) {
 			return llm.Embeddings{}, &llm.Error{Kind: kind, Message: "no"}
 		}}
 		e := embed.New(database(t), u, embed.Config{Model: "m"})
-		if _, err := e.Documents(t.Context(), []string{"a"}); err == nil || len(u.seen) != 1 {
+		if _, err := e.Documents(t.Context(), []string{"a"}); err == nil || len(u.seen) > 2 { // the second, whether it refuses everything
 			t.Error(kind, err, len(u.seen))
 		}
 	}
@@ -301,7 +380,7 @@ func TestVectorsThatCannotBeRightAreRefused(t *testing.T) {
 		u := &up{f: func(int, llm.EmbedRequest) (llm.Embeddings, error) { return llm.Embeddings{Vectors: bad}, nil }}
 		e := embed.New(database(t), u, embed.Config{Model: "nomic-embed-text"})
 		_, err := e.Documents(t.Context(), []string{"a"})
-		if err == nil || !strings.Contains(err.Error(), "nomic-embed-text") || len(u.seen) != 1 {
+		if err == nil || !strings.Contains(err.Error(), "nomic-embed-text") || len(u.seen) > 2 {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -388,7 +467,7 @@ func TestATextThatIsRefusedForItsLengthIsKnownByTheWords(t *testing.T) {
 			return llm.Embeddings{}, nil
 		}}
 		v, err := embed.New(database(t), u, embed.Config{Model: "bge-base-en"}).Documents(t.Context(), []string{words(400)})
-		if (err == nil) != cut || cut && (v[0].Covers > 1000 || v[0].Covers < 500) {
+		if err != nil || (v[0].Values != nil) != cut || cut && (v[0].Covers > 1000 || v[0].Covers < 500) {
 			t.Errorf("%s: %v, %v", said, v, err)
 		}
 	}

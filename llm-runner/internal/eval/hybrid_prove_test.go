@@ -65,7 +65,7 @@ func lanes(t *testing.T, up llm.Embedder, model string) (words, vectors, both *R
 	store := vector.NewLocal(t.TempDir())
 	t.Cleanup(func() { store.Close() })
 	e := embed.New(d, up, embed.Config{Model: model})
-	l.Understand(library.Meaning{Store: store, Embedder: func(context.Context, string) (*embed.Embedder, error) { return e, nil }})
+	l.Understand(library.Meaning{Store: store, Embedder: func(context.Context, vector.Stamp) (*embed.Embedder, error) { return e, nil }})
 	measure := func(lane string) *Retrieval {
 		r, err := Measure(t.Context(), l, c, lane)
 		if err != nil {

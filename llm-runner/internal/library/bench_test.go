@@ -77,7 +77,7 @@ func BenchmarkLanes(b *testing.B) {
 		store := vector.NewLocal(filepath.Join(dir, "vectors"))
 		defer store.Close()
 		e := embed.New(d, newHashed(), embed.Config{Model: "nomic-embed-text", Batch: 100})
-		l.Understand(Meaning{Store: store, Embedder: func(context.Context, string) (*embed.Embedder, error) { return e, nil }})
+		l.Understand(Meaning{Store: store, Embedder: func(context.Context, vector.Stamp) (*embed.Embedder, error) { return e, nil }})
 		r := rand.New(rand.NewPCG(7, 7))
 		words := rand.NewZipf(r, 1.1, 20, 60_000)
 		var documents []Document

@@ -35,7 +35,7 @@ func crashLibrary(t *testing.T, dir string) (l *Library, done func()) {
 	}
 	store := vector.NewLocal(filepath.Join(dir, "vectors"))
 	e := embed.New(d, &concepts{}, embed.Config{Model: "concepts"})
-	l.Understand(Meaning{Store: store, Embedder: func(context.Context, string) (*embed.Embedder, error) { return e, nil }})
+	l.Understand(Meaning{Store: store, Embedder: func(context.Context, vector.Stamp) (*embed.Embedder, error) { return e, nil }})
 	return l, func() {
 		store.Close()
 		d.Close()
@@ -64,6 +64,9 @@ var kills = 8
 // TestKilledWhileIndexingAndEmbedding kills the process that does both, again and again in the same folder: each note is in the index wholly
 // or not at all, words and vectors both, and in the end all are there.
 func TestKilledWhileIndexingAndEmbedding(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills processes")
+	}
 	dir := t.TempDir()
 	const notes, sections = 60, 4
 	text := func(n, version int) string {

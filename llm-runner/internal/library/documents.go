@@ -1,11 +1,11 @@
 package library
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +14,7 @@ import (
 
 	"home.arpa/lab/llm-runner/internal/extract"
 	"home.arpa/lab/llm-runner/internal/library/documents"
+	"home.arpa/lab/llm-runner/internal/vector"
 )
 
 // A Document is a text that is not a file of the Source: an upload, a fetched page, a fact, a document of a collection to measure with.
@@ -25,15 +26,13 @@ type Stored = documents.Stored
 // maxName bounds a document's name in bytes: a URL may be long.
 const maxName = 1000
 
-var collectionPattern = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,40}$`)
-
 // checkDocument says what is wrong with a document.
 func checkDocument(collection string, d Document) error {
 	switch {
 	case collection == Notes:
 		return fmt.Errorf("put documents into %s: that collection is made of files; write the file", collection)
-	case !collectionPattern.MatchString(collection):
-		return fmt.Errorf("put documents into %q: a collection's name has small letters, digits and dashes, such as %s", collection, Uploads)
+	case vector.CheckName(collection) != nil: // its vectors are kept under that name
+		return fmt.Errorf("put documents into %w", vector.CheckName(collection))
 	case strings.TrimSpace(d.Path) == "" || len(d.Path) > maxName || !utf8.ValidString(d.Path) || strings.ContainsFunc(d.Path, unicode.IsControl):
 		return fmt.Errorf("put document %.80q: a name has 1 to %d bytes of text on one line", d.Path, maxName)
 	case !utf8.Valid(d.Text):
@@ -237,7 +236,12 @@ func (l *Library) syncDocuments(ctx context.Context, all bool) error {
 			if err != nil {
 				return err
 			}
-			if err := b.add(changeOf(d, old.id, rev)); err != nil {
+			c := changeOf(d, old.id, rev)
+			c.collection = collection
+			if old.mtime == rev && collection == Memory && l.stands(ctx, c) {
+				continue // their vectors are in no cache, so they would all be made again
+			}
+			if err := b.add(c); err != nil {
 				return err
 			}
 		}
@@ -263,6 +267,13 @@ func (l *Library) syncDocuments(ctx context.Context, all bool) error {
 	}
 	l.puts = now
 	return nil
+}
+
+// stands says that the index holds a document as it is.
+func (l *Library) stands(ctx context.Context, c *change) bool {
+	n := Note{Collection: c.collection, Path: c.path}
+	hash, err := readExtracted(ctx, l.db, &n)
+	return err == nil && bytes.Equal(hash, c.hash) && bytes.Equal(n.Text, c.text) && n.Title == c.doc.Title
 }
 
 // changeOf is what a document becomes in the index. Its revision stands for a file's time.

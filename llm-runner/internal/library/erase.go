@@ -73,7 +73,7 @@ func (m *mind) erase(ctx context.Context, collection string, paths []string) err
 	if err := c.Delete(ctx, paths...); err != nil {
 		return err
 	}
-	return compact(ctx, c)
+	return m.mended(collection, compact(ctx, c))
 }
 
 // compact has a collection's files hold nothing any more of what was deleted, where it keeps such; elsewhere its server sees to that.

@@ -49,6 +49,7 @@ const patience = time.Second
 // An answer is what the lane of meaning found.
 type answer struct {
 	found []near
+	cut   int // by the filter
 	lane  Lane
 	err   error
 }
@@ -63,19 +64,20 @@ func (s *search) ask(ctx context.Context, lane, text string, f Filter) func() an
 		began := time.Now()
 		cancel := func() {}
 		if lane == "" {
-			ctx, cancel = context.WithTimeout(ctx, patience)
+			ctx, cancel = context.WithTimeout(ctx, s.lib.patience)
 		}
 		defer cancel()
 		names, err := s.names(ctx)
 		var found []near
+		cut := 0
 		if err == nil {
-			found, err = s.lib.mind.nearest(ctx, text, f, s.keeps(), names, s.depth)
+			found, cut, err = s.lib.mind.nearest(ctx, text, f, s.keeps(), names, s.depth)
 		}
-		a := answer{found, Lane{Name: Vector, Found: len(found), MS: millis(began)}, err}
+		a := answer{found, cut, Lane{Name: Vector, Found: len(found), MS: millis(began)}, err}
 		if err != nil {
 			a.lane.Says = err.Error()
 			if errors.Is(err, context.DeadlineExceeded) {
-				a.lane.Says = fmt.Sprintf("the model did not answer within %s; asked again, it may", patience)
+				a.lane.Says = fmt.Sprintf("the model did not answer within %s; asked again, it may", s.lib.patience)
 			}
 		}
 		done <- a
@@ -145,6 +147,7 @@ func (s *search) join(ctx context.Context, r Request, ask func() answer) ([]Hit,
 	if a.lane.Name != "" {
 		s.result.Lanes = append(s.result.Lanes, a.lane)
 	}
+	s.cut(byFilter, a.cut)
 	if len(a.found) == 0 {
 		return words, nil
 	}

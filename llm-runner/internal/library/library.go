@@ -45,6 +45,7 @@ type Library struct {
 
 	words    atomic.Pointer[index]
 	mind     *mind            // nil: words alone
+	patience time.Duration    // see the constant
 	reranker *reranker        // nil: nobody orders the best again
 	syncing  sync.Mutex       // held by whoever writes the index
 	files    map[string]known // of the Source
@@ -139,7 +140,7 @@ func New(ctx context.Context, c Config) (*Library, error) {
 	}
 	source.excluded = &exclusions{}
 	source.excluded.patterns.Store(&patterns)
-	l := &Library{db: d, source: source, wake: make(chan struct{}, 1), every: pollEvery, watching: true, files: files,
+	l := &Library{db: d, source: source, wake: make(chan struct{}, 1), every: pollEvery, patience: patience, watching: true, files: files,
 		documents: documents.Store{DB: c.Documents}, read: c.Read, private: c.NeverSend}
 	l.words.Store(words)
 	l.status = Status{Source: source.Name, Skipped: []Skip{}, Partly: []Skip{}, Found: len(files), Collections: map[string]int{}, NeverSend: []NeverSend{}}
@@ -226,6 +227,6 @@ func (l *Library) Status() Status {
 	l.mu.Lock()
 	s := l.status
 	l.mu.Unlock()
-	s.Meaning = l.mind.Status()
+	s.Meaning, s.Partly = l.mind.Status(), l.mind.partly(s.Partly)
 	return s
 }

@@ -28,49 +28,87 @@ var ErrNoModel = errors.New("no model makes vectors")
 // errNoMeaning says that there are no vectors to ask.
 var errNoMeaning = errors.New("nothing has vectors yet: name a model that makes them in library.embed, or give it time")
 
-// nearest returns the n passages of the collections that are nearest to text, best first, of those that keep lets through.
-func (m *mind) nearest(ctx context.Context, text string, f Filter, keep func(passage int64) bool, names []string, n int) ([]near, error) {
+// nearest returns the n passages of the collections that are nearest to text, best first, of those that keep lets through, and how many it
+// met that keep does not.
+func (m *mind) nearest(ctx context.Context, text string, f Filter, keep func(passage int64) bool, names []string, n int) (found []near, cut int, err error) {
 	if m == nil {
-		return nil, errNoMeaning
+		return nil, 0, errNoMeaning
 	}
 	all, err := m.servingAll(ctx, f.Collection)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var found []near
 	for _, s := range all {
 		v, err := m.asked.vector(ctx, s.embedder, text)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		hits, err := s.query(ctx, v, keep, names, n)
+		hits, left, err := s.query(ctx, v, f, keep, names, n)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
+		cut += left
 		for _, h := range hits {
 			found = append(found, near{int64(h.ID), float64(h.Score), s.trust})
 		}
 	}
 	slices.SortFunc(found, func(a, b near) int { return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.id, b.id)) })
-	return found[:min(n, len(found))], nil
+	return found[:min(n, len(found))], cut, nil
 }
 
-// overfetch is how many times as many passages are asked for where a store cannot be told which ones count.
-const overfetch = 10
+// Where a store cannot be told which passages count, so many times as many are asked for, and more and more until enough of them count, up to
+// the last.
+const (
+	overfetch    = 10
+	overfetchMax = 160
+)
+
+// byFilter is why passages are cut that a store gave though the filter leaves them out.
+const byFilter = "near in meaning, but left out by the filter"
 
 // query asks one collection. names are the documents that count, where there are few; nil all do, as far as keep lets them through.
-func (s serving) query(ctx context.Context, v []float32, keep func(int64) bool, names []string, n int) ([]vector.Hit, error) {
+func (s serving) query(ctx context.Context, v []float32, f Filter, keep func(int64) bool, names []string, n int) (hits []vector.Hit, cut int, err error) {
 	q := vector.Query{Vector: v, Limit: n, Filter: vector.Filter{Names: names}}
 	if keep == nil || names != nil {
-		return s.Query(ctx, q)
+		hits, err = s.Query(ctx, q)
+		return hits, 0, err
 	}
 	if x, ok := s.Collection.(*vector.Index); ok {
-		return x.QueryIDs(ctx, q, func(id uint64) bool { return keep(int64(id)) })
+		hits, err = x.QueryIDs(ctx, q, func(id uint64) bool { return keep(int64(id)) })
+		return hits, 0, err
 	}
-	q.Limit = overfetch * n
-	hits, err := s.Query(ctx, q)
-	hits = slices.DeleteFunc(hits, func(h vector.Hit) bool { return !keep(int64(h.ID)) })
-	return hits[:min(n, len(hits))], err
+	q.Filter = f.stored()
+	for more := overfetch; ; more *= 4 {
+		q.Limit = more * n
+		if hits, err = s.Query(ctx, q); err != nil {
+			return nil, 0, err
+		}
+		got := len(hits)
+		hits = slices.DeleteFunc(hits, func(h vector.Hit) bool { return !keep(int64(h.ID)) })
+		if cut = got - len(hits); len(hits) >= n || got < q.Limit || more >= overfetchMax {
+			return hits[:min(n, len(hits))], cut, nil
+		}
+	}
+}
+
+// stored is as much of f as a store of vectors can be told. A tag stands for those below it too, and a path may be any part of one: those
+// are for who knows the notes.
+func (f Filter) stored() (s vector.Filter) {
+	if f.Type != "" {
+		s.Types = []string{f.Type}
+	}
+	s.After, s.Before = dayOf(f.After), dayOf(f.Before)
+	return s
+}
+
+// dayOf returns the first day of YYYY, YYYY-MM or YYYY-MM-DD; the zero time where that is none.
+func dayOf(date string) time.Time {
+	for _, layout := range []string{"2006", "2006-01", time.DateOnly} {
+		if t, err := time.Parse(layout, date); err == nil {
+			return t
+		}
+	}
+	return time.Time{}
 }
 
 // servingAll returns the collections that answer; "" all of them.
@@ -96,7 +134,7 @@ func (m *mind) servingAll(ctx context.Context, only string) ([]serving, error) {
 			if err != nil {
 				return nil, err
 			}
-			e, err := m.Embedder(ctx, c.Stamp().Model)
+			e, err := m.Embedder(ctx, c.Stamp())
 			if err != nil {
 				return nil, err
 			}
@@ -117,16 +155,20 @@ type questions struct {
 	mu    sync.Mutex
 	all   map[string]*asking
 	order []string
+	left  *asking // the one under way that nobody waits for; nil: none is
 }
 
 type asking struct {
+	key    string
 	done   chan struct{}
+	cancel context.CancelFunc
+	waits  int // who waits for it
 	vector []float32
 	err    error
 }
 
-// Bounds of what is remembered and of what runs at once, and for how long a question goes on that nobody waits for any more: then the next
-// one who asks the same has it.
+// Bounds of what is remembered, and for how long a question goes on that nobody waits for any more: then the next one who asks the same
+// has it. Of those there is one, the last: who types leaves one behind with each letter.
 const (
 	maxQuestions = 128
 	maxQuestion  = 2000 // bytes
@@ -135,42 +177,86 @@ const (
 
 // vector returns the vector of a question. Where ctx ends first, the question goes on for whoever asks it again.
 func (q *questions) vector(ctx context.Context, e *embed.Embedder, text string) ([]float32, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if len(text) > maxQuestion {
 		text = strings.ToValidUTF8(text[:maxQuestion], "")
 	}
-	key := fmt.Sprintf("%p %s", e, text)
-	q.mu.Lock()
-	a := q.all[key]
-	if a == nil {
-		a = &asking{done: make(chan struct{})}
-		if q.all == nil {
-			q.all = map[string]*asking{}
-		}
-		q.all[key] = a
-		if q.order = append(q.order, key); len(q.order) > maxQuestions {
-			delete(q.all, q.order[0])
-			q.order = q.order[1:]
-		}
-		go func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), longQuestion)
-			defer cancel()
-			v, err := e.Query(ctx, text)
-			a.vector, a.err = v.Values, err
-			if err != nil { // the next one tries again
-				q.mu.Lock()
-				if q.all[key] == a {
-					delete(q.all, key)
-				}
-				q.mu.Unlock()
-			}
-			close(a.done)
-		}()
-	}
-	q.mu.Unlock()
+	a := q.join(ctx, e, text)
+	defer q.leave(a)
 	select {
 	case <-a.done:
 		return a.vector, a.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// join waits for a question together with others who ask it, or begins it.
+func (q *questions) join(ctx context.Context, e *embed.Embedder, text string) *asking {
+	key := fmt.Sprintf("%p %s", e, text)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	a := q.all[key]
+	if a != nil {
+		a.waits++
+		if q.left == a {
+			q.left = nil
+		}
+		return a
+	}
+	a = &asking{key: key, done: make(chan struct{}), waits: 1}
+	ctx, a.cancel = context.WithTimeout(context.WithoutCancel(ctx), longQuestion)
+	if q.all == nil {
+		q.all = map[string]*asking{}
+	}
+	q.all[key] = a
+	if q.order = append(q.order, key); len(q.order) > maxQuestions {
+		delete(q.all, q.order[0])
+		q.order = q.order[1:]
+	}
+	go func() {
+		defer a.cancel()
+		v, err := e.Query(ctx, text)
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		a.vector, a.err = v.Values, err
+		if err != nil { // the next one tries again
+			q.drop(a)
+		}
+		if q.left == a {
+			q.left = nil
+		}
+		close(a.done)
+	}()
+	return a
+}
+
+// drop forgets a question. The caller holds mu.
+func (q *questions) drop(a *asking) {
+	if q.all[a.key] == a {
+		delete(q.all, a.key)
+		q.order = slices.DeleteFunc(q.order, func(key string) bool { return key == a.key })
+	}
+}
+
+// leave waits no longer. A question that nobody waits for ends the one that was left before it.
+func (q *questions) leave(a *asking) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	a.waits--
+	select {
+	case <-a.done:
+		return
+	default:
+	}
+	if a.waits > 0 {
+		return
+	}
+	if before := q.left; before != nil {
+		q.drop(before)
+		before.cancel()
+	}
+	q.left = a
 }

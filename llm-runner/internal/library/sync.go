@@ -38,7 +38,13 @@ func (l *Library) Sync(ctx context.Context) (Report, error) { return l.look(ctx,
 
 // Reindex is Sync, but reads and indexes every file, whatever is known of it. Searches find the old state of each note until its new
 // one takes its place.
-func (l *Library) Reindex(ctx context.Context) (Report, error) { return l.look(ctx, true) }
+func (l *Library) Reindex(ctx context.Context) (Report, error) {
+	report, err := l.look(ctx, true)
+	if err == nil {
+		l.mind.tend()
+	}
+	return report, err
+}
 
 func (l *Library) look(ctx context.Context, all bool) (Report, error) {
 	l.syncing.Lock()

@@ -58,6 +58,9 @@ func (m *mind) gauge(ctx context.Context, name string, c vector.Collection, e *e
 	depth := min(gaugeDepth, x.passages/20)
 	sum := 0.0
 	for i, n := range sample {
+		if vectors[i].Values == nil { // the model cannot do it
+			continue
+		}
 		hits, err := c.Query(ctx, vector.Query{Vector: vectors[i].Values, Limit: 2 * depth})
 		if err != nil {
 			return err

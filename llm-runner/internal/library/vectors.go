@@ -3,6 +3,7 @@ package library
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -46,6 +47,9 @@ func (m *mind) open(ctx context.Context, name string, stamp vector.Stamp, e *emb
 	default:
 		m.update(func(s *MeaningStatus) { s.Serving = before.Stamp().Model })
 	}
+	if x, ok := w.collection.(*vector.Index); ok && x.Healed != "" {
+		m.update(func(s *MeaningStatus) { s.Healed = name + ": " + x.Healed })
+	}
 	have, err := w.collection.Documents(ctx)
 	if err != nil {
 		return nil, err
@@ -54,11 +58,17 @@ func (m *mind) open(ctx context.Context, name string, stamp vector.Stamp, e *emb
 	if err != nil {
 		return nil, err
 	}
+	hidden := map[string]bool{}
+	for _, d := range have {
+		hidden[d.Name] = w.hides(d.Name)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, d := range have {
 		w.have[d.Name] = true
-		if want[d.Name] != d.Version {
+		version, l, _ := strings.Cut(d.Version, " ")
+		m.lack(name, d.Name, lack(l))
+		if want[d.Name] != version || hidden[d.Name] != (lack(l) == withheld) {
 			m.mark(name, d.Name)
 		}
 	}
@@ -68,6 +78,75 @@ func (m *mind) open(ctx context.Context, name string, stamp vector.Stamp, e *emb
 		}
 	}
 	return w, nil
+}
+
+// hides says that the maker of the vectors must not see a note.
+func (w *work) hides(path string) bool {
+	return w.Withheld != nil && w.Withheld(w.collection.Stamp().Model, w.name, path)
+}
+
+// A lack is what a note has no vectors of, in words for people; "" nothing. It is kept behind the note's version, so that it is known after
+// a new start.
+type lack string
+
+const withheld lack = "withheld"
+
+// lack notes down what a note lacks. The caller holds mu.
+func (m *mind) lack(collection, path string, l lack) {
+	if l == "" {
+		delete(m.lacks[collection], path)
+		return
+	}
+	if m.lacks[collection] == nil {
+		m.lacks[collection] = map[string]lack{}
+	}
+	m.lacks[collection][path] = l
+}
+
+// partly returns what of notes could not be read, here added to what is known already, by path.
+func (m *mind) partly(all []Skip) []Skip {
+	if m == nil {
+		return all
+	}
+	all = slices.Clone(all)
+	m.mu.Lock()
+	for collection, paths := range m.lacks {
+		for path, l := range paths {
+			if l != withheld {
+				all = append(all, Skip{readably(collection, path), string(l)})
+			}
+		}
+	}
+	m.mu.Unlock()
+	slices.SortStableFunc(all, func(a, b Skip) int { return strings.Compare(a.Path, b.Path) })
+	return all
+}
+
+// lacking says what a note lacks: passages of which the model read only the beginning, and those that it cannot do, with what it answers.
+func lacking(model string, cut, lost int, why string) lack {
+	var all []string
+	if cut > 0 {
+		all = append(all, fmt.Sprintf("%s reads only the beginning of %s: words alone find the rest", model, passagesOf(cut)))
+	}
+	if lost > 0 {
+		why = strings.Join(strings.Fields(why), " ")
+		all = append(all, fmt.Sprintf("%s makes no vector of %s, which words alone find: %s", model, passagesOf(lost), strings.ToValidUTF8(why[:min(len(why), 200)], "")))
+	}
+	return lack(strings.Join(all, "; "))
+}
+
+func passagesOf(n int) string {
+	if n == 1 {
+		return "one passage"
+	}
+	return fmt.Sprintf("%d passages", n)
+}
+
+// close keeps what was made. w may be nil.
+func (w *work) close(ctx context.Context) {
+	if w != nil {
+		w.collection.Save(context.WithoutCancel(ctx)) //nolint:errcheck // what is lost is made again from the cache
+	}
 }
 
 // serve has the collection answer from now on.
@@ -112,17 +191,18 @@ func (w *work) catchUp(ctx context.Context) error {
 			return err
 		}
 		if time.Since(w.saved) > saveEvery {
-			w.saved = time.Now()
-			if err := w.collection.Save(ctx); err != nil {
+			if err := w.save(ctx); err != nil {
 				return err
 			}
 		}
 	}
 	if changed {
-		if err := w.collection.Save(ctx); err != nil {
+		if err := w.save(ctx); err != nil {
 			return err
 		}
-		w.saved = time.Now()
+		if len(w.next()) > 0 { // it found damage
+			return w.catchUp(ctx)
+		}
 	}
 	if err := w.gauge(ctx, w.name, w.collection, w.embedder, len(w.have)); err != nil {
 		return err
@@ -131,6 +211,12 @@ func (w *work) catchUp(ctx context.Context) error {
 		return w.serve(ctx)
 	}
 	return nil
+}
+
+// save makes durable what was made, and has what is found damaged made again.
+func (w *work) save(ctx context.Context) error {
+	w.saved = time.Now()
+	return w.mended(w.name, w.collection.Save(ctx))
 }
 
 // next returns the next paths to see to; they stay marked until they are seen to.
@@ -154,6 +240,7 @@ func (w *work) portion(ctx context.Context, paths []string) error {
 	w.mu.Lock()
 	for _, p := range paths {
 		delete(w.dirty[w.name], p) // whoever changes one from now on marks it again
+		w.making = append(w.making, readably(w.name, p))
 	}
 	w.status.State = MeaningMaking
 	w.status.Notes, w.status.Of = len(w.have), len(w.have)+len(w.dirty[w.name])+len(paths)
@@ -162,6 +249,7 @@ func (w *work) portion(ctx context.Context, paths []string) error {
 	defer func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		w.making = nil
 		for _, p := range left { // it failed
 			w.mark(w.name, p)
 		}
@@ -190,7 +278,7 @@ func (w *work) portion(ctx context.Context, paths []string) error {
 			return err
 		}
 		if w.name == Memory {
-			if err := compact(ctx, w.collection); err != nil {
+			if err := w.mended(w.name, compact(ctx, w.collection)); err != nil {
 				return err
 			}
 		}
@@ -201,6 +289,9 @@ func (w *work) portion(ctx context.Context, paths []string) error {
 	left = nil
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	for name := range gone {
+		w.lack(w.name, name, "")
+	}
 	w.done += len(paths)
 	return nil
 }
@@ -208,10 +299,11 @@ func (w *work) portion(ctx context.Context, paths []string) error {
 // put embeds notes and stores their vectors.
 func (w *work) put(ctx context.Context, notes []meantNote) error {
 	var texts []string
+	lacks := make([]lack, len(notes))
 	for i := range notes {
 		n := &notes[i]
-		if w.Withheld != nil && w.Withheld(w.collection.Stamp().Model, w.name, n.path) {
-			n.passages = nil
+		if w.hides(n.path) {
+			n.passages, lacks[i] = nil, withheld
 		}
 		for _, p := range n.passages {
 			texts = append(texts, n.text(p))
@@ -229,17 +321,38 @@ func (w *work) put(ctx context.Context, notes []meantNote) error {
 	}
 	entries := make([]vector.Entry, len(notes))
 	for i, n := range notes {
-		entries[i] = vector.Entry{Document: vector.Document{Name: n.path, Version: n.version, Type: n.kind, Tags: strings.Fields(n.tags), Modified: n.modified()}}
+		entries[i] = vector.Entry{Document: vector.Document{Name: n.path, Type: n.kind, Tags: strings.Fields(n.tags), Modified: n.modified()}}
+		cut, lost, why := 0, 0, ""
 		for _, p := range n.passages {
-			point := vector.Point{ID: uint64(p.id), Vector: vectors[0].Values}
+			v, text := vectors[0], texts[0]
+			vectors, texts = vectors[1:], texts[1:]
+			if v.Values == nil {
+				lost, why = lost+1, v.Why
+				continue
+			}
+			if v.Covers < len(text) {
+				cut++
+			}
+			point := vector.Point{ID: uint64(p.id), Vector: v.Values}
 			if w.Words != nil {
 				point.Words = w.Words(stems(p.body, languageOf(p.body)), average)
 			}
 			entries[i].Points = append(entries[i].Points, point)
-			vectors = vectors[1:]
 		}
+		if cut+lost > 0 {
+			lacks[i] = lacking(w.collection.Stamp().Model, cut, lost, why)
+		}
+		entries[i].Version = strings.TrimSpace(n.version + " " + string(lacks[i]))
 	}
-	return w.collection.Replace(ctx, entries...)
+	if err := w.collection.Replace(ctx, entries...); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, n := range notes {
+		w.lack(w.name, n.path, lacks[i])
+	}
+	return nil
 }
 
 // A meantNote is a note whose passages get vectors.

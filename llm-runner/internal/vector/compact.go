@@ -17,10 +17,7 @@ func (x *Index) Check(ctx context.Context) (damaged []string, err error) {
 		return nil, x.closed
 	}
 	for _, name := range slices.Sorted(maps.Keys(x.byName)) {
-		e := x.docs[x.byName[name]]
-		raw := make([]byte, e.Points*x.stride())
-		_, err := x.vectors.ReadAt(raw, int64(e.first)*int64(x.stride()))
-		if err != nil || checksum(raw) != e.sum {
+		if _, whole := x.floatsOf(x.docs[x.byName[name]]); !whole {
 			damaged = append(damaged, name)
 		}
 		if ctx.Err() != nil {
@@ -30,7 +27,23 @@ func (x *Index) Check(ctx context.Context) (damaged []string, err error) {
 	return damaged, nil
 }
 
-// Compact writes the index anew without the rows that belong to nobody. Searches go on meanwhile, changes wait.
+// floatsOf reads the floats of a document, and says whether they are those that were written.
+func (x *Index) floatsOf(e kept) (raw []byte, whole bool) {
+	raw = make([]byte, e.Points*x.stride())
+	_, err := x.vectors.ReadAt(raw, int64(e.first)*int64(x.stride()))
+	return raw, err == nil && checksum(raw) == e.sum
+}
+
+// A DamagedError names documents that are not there any more, because what the disk holds of them is not what was written. Everything else
+// is done. Put them again.
+type DamagedError struct{ Names []string }
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("compact vectors: the floats of %q and %d more were damaged and are dropped; index them again", e.Names[0], len(e.Names)-1)
+}
+
+// Compact writes the index anew without the rows that belong to nobody. Searches go on meanwhile, changes wait. Documents whose floats are
+// damaged are dropped, and named by a *DamagedError.
 func (x *Index) Compact(ctx context.Context) error {
 	x.write.Lock()
 	defer x.write.Unlock()
@@ -46,7 +59,7 @@ func (x *Index) wasteful() bool {
 }
 
 func (x *Index) compact(ctx context.Context) error {
-	next, err := x.copyLive(ctx)
+	next, damaged, err := x.copyLive(ctx)
 	if err != nil {
 		return fmt.Errorf("compact vectors in %s: %w", x.dir, err)
 	}
@@ -58,15 +71,17 @@ func (x *Index) compact(ctx context.Context) error {
 	x.journal, x.end, x.records, x.vectors = next.journal, next.end, next.records, next.vectors
 	x.rows, x.live, x.blocks, x.docs, x.free, x.byName = next.rows, next.live, next.blocks, next.docs, nil, next.byName
 	x.tidy()
+	if len(damaged) > 0 {
+		return &DamagedError{damaged}
+	}
 	return nil
 }
 
-// copyLive writes all documents into files of a new generation, makes them durable and lets them count.
-func (x *Index) copyLive(ctx context.Context) (*Index, error) {
-	next := &Index{dir: x.dir, head: header{x.head.Stamp, newGeneration()}, byName: map[string]int32{}, centre: x.centre, centred: x.centred}
-	var err error
+// copyLive writes all documents but damaged ones into files of a new generation, makes them durable and lets them count.
+func (x *Index) copyLive(ctx context.Context) (next *Index, damaged []string, err error) {
+	next = &Index{dir: x.dir, head: header{x.head.Stamp, newGeneration()}, byName: map[string]int32{}, centre: x.centre, centred: x.centred}
 	if next.vectors, err = os.OpenFile(x.path("vectors-"+next.head.Generation), os.O_CREATE|os.O_RDWR|os.O_EXCL, 0o600); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	done := false
 	defer func() {
@@ -75,7 +90,7 @@ func (x *Index) copyLive(ctx context.Context) (*Index, error) {
 			os.Remove(x.path("vectors-" + next.head.Generation))
 		}
 	}()
-	text, err := x.copyRows(ctx, next)
+	text, damaged, err := x.copyRows(ctx, next)
 	if err == nil {
 		err = next.vectors.Sync()
 	}
@@ -89,7 +104,7 @@ func (x *Index) copyLive(ctx context.Context) (*Index, error) {
 		})
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	done = true
 	next.end = int64(len(text))
@@ -97,32 +112,30 @@ func (x *Index) copyLive(ctx context.Context) (*Index, error) {
 	if err != nil {
 		x.closed = ErrClosed // the new files count, and cannot be written: let nobody write the old ones
 		next.release()
-		return nil, err
+		return nil, nil, err
 	}
-	return next, nil
+	return next, damaged, nil
 }
 
 // copyRows copies floats, bits and documents to next, in the order of their rows, and returns next's journal.
-func (x *Index) copyRows(ctx context.Context, next *Index) (journal []byte, err error) {
+func (x *Index) copyRows(ctx context.Context, next *Index) (journal []byte, damaged []string, err error) {
 	entries := slices.Collect(maps.Values(x.byName))
 	slices.SortFunc(entries, func(a, b int32) int { return x.docs[a].first - x.docs[b].first })
 	journal = appendHeader(nil, next.head)
 	w := words(x.head.Dimensions)
 	for _, at := range entries {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		e := x.docs[at]
 		r := record{doc: e.Document, first: uint64(next.rows), sum: e.sum}
-		raw := make([]byte, e.Points*x.stride())
-		if _, err := x.vectors.ReadAt(raw, int64(e.first)*int64(x.stride())); err != nil {
-			return nil, err
-		}
-		if checksum(raw) != e.sum {
-			return nil, fmt.Errorf("the floats of %q are damaged; index it again", e.Name)
+		raw, whole := x.floatsOf(e)
+		if !whole {
+			damaged = append(damaged, e.Name)
+			continue
 		}
 		if _, err := next.vectors.WriteAt(raw, int64(next.rows)*int64(x.stride())); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for i := range e.Points {
 			from, row := e.first+i, next.rows+i
@@ -138,5 +151,5 @@ func (x *Index) copyRows(ctx context.Context, next *Index) (journal []byte, err 
 		next.apply(r)
 		journal = appendRecord(journal, r)
 	}
-	return journal, nil
+	return journal, damaged, nil
 }

@@ -30,7 +30,7 @@ func NewLocal(dir string) *Local { return &Local{dir: dir, open: map[string]*Ind
 type serving struct {
 	Stamp   Stamp  `json:"stamp"`
 	Folder  string `json:"folder"`
-	Removed string `json:"removed,omitempty"` // the folder that served before; whoever reads this and finds it, removes it
+	Removed string `json:"removed,omitempty"` // the folder that served before; who reads this first removes it, and then says so here
 }
 
 // Serving implements Store.
@@ -58,10 +58,21 @@ func (l *Local) serving(name string) (s serving, err error) {
 	if err != nil {
 		return s, fmt.Errorf("open vectors: read which of %s serve: %w; remove %s and index again", name, err, filepath.Join(l.dir, name))
 	}
-	if s.Removed != "" && s.Removed != s.Folder && filepath.IsLocal(s.Removed) {
+	if s.Removed == "" {
+		return s, nil
+	}
+	if s.Removed != s.Folder && filepath.IsLocal(s.Removed) {
 		os.RemoveAll(filepath.Join(l.dir, name, s.Removed)) // what a dead process did not get to
 	}
+	s.Removed = "" // once: from now on a folder of that name is one that is built anew
+	if err := l.write(name, s); err != nil {
+		return s, fmt.Errorf("open vectors: write which of %s serve: %w", name, err)
+	}
 	return s, nil
+}
+
+func (l *Local) write(name string, s serving) error {
+	return replaceFile(filepath.Join(l.dir, name, "serving"), func(w io.Writer) error { return json.NewEncoder(w).Encode(s) })
 }
 
 // index returns the open index of a stamp; the caller holds mu.
@@ -87,6 +98,9 @@ func (l *Local) Build(_ context.Context, name string, s Stamp) (Collection, erro
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if _, err := l.serving(name); err != nil && !errors.Is(err, ErrNone) { // before anything is opened: it may have folders to remove
+		return nil, err
+	}
 	return l.index(name, s)
 }
 
@@ -109,9 +123,7 @@ func (l *Local) Switch(ctx context.Context, name string, s Stamp) error {
 		err = x.Save(ctx) // what serves must survive a power cut
 	}
 	if err == nil {
-		err = replaceFile(filepath.Join(l.dir, name, "serving"), func(w io.Writer) error {
-			return json.NewEncoder(w).Encode(serving{s, s.Hash(), before.Folder})
-		})
+		err = l.write(name, serving{s, s.Hash(), before.Folder})
 	}
 	if err != nil {
 		return fmt.Errorf("switch %s to %s: %w", name, s, err)

@@ -42,6 +42,23 @@ func TestASwitchThatWasCutShortIsTidiedUp(t *testing.T) {
 	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
 		t.Error("the old folder is still there:", err)
 	}
+	// That was once: the old model is wanted again, and what is built of it stays, in the next process too.
+	again, err := l.Build(t.Context(), "vault", s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = again.Replace(t.Context(), Entry{Document{Name: "a.md"}, []Point{{ID: 1, Vector: []float32{1, 0, 0, 0}}}})
+	if err := errors.Join(err, l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	l = NewLocal(dir)
+	defer l.Close()
+	if again, err = l.Build(t.Context(), "vault", s); err != nil {
+		t.Fatal(err)
+	}
+	if docs, err := again.Documents(t.Context()); err != nil || len(docs) != 1 {
+		t.Error(docs, err)
+	}
 }
 
 func TestAStoreThatCannotTellWhatServesSaysWhatToDo(t *testing.T) {

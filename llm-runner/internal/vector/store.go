@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -52,15 +53,12 @@ func (s Stamp) Hash() string {
 	return hex.EncodeToString(sum[:8])
 }
 
+var namePattern = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,40}$`)
+
 // CheckName says what is wrong with a collection's name: it becomes part of file names and addresses.
 func CheckName(name string) error {
-	for _, c := range name {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') {
-			return fmt.Errorf("collection %q: write small letters and digits only", name)
-		}
-	}
-	if name == "" || len(name) > 40 {
-		return fmt.Errorf("collection %q: write 1 to 40 letters", name)
+	if !namePattern.MatchString(name) {
+		return fmt.Errorf("collection %q: a name is 1 to 41 small letters, digits, - and _, a letter first", name)
 	}
 	return nil
 }
@@ -106,7 +104,8 @@ type Collection interface {
 	Query(ctx context.Context, q Query) ([]Hit, error)
 	// Documents returns what is there, by name: who compares Version finds what is stale.
 	Documents(ctx context.Context) ([]Document, error)
-	// Save makes what was written survive a power cut. The death of the process it survives anyway.
+	// Save makes what was written survive a power cut. The death of the process it survives anyway. What it finds damaged on its way is a
+	// *DamagedError.
 	Save(ctx context.Context) error
 }
 
@@ -221,10 +220,16 @@ func (s Stamp) check(v []float32) error {
 	if len(v) != s.Dimensions {
 		return fmt.Errorf("the vector has %d dimensions, those of %s have %d; embed with that model", len(v), s.Model, s.Dimensions)
 	}
-	if n := length(v); n == 0 || math.IsNaN(n) || math.IsInf(n, 0) {
+	if !HasDirection(v) {
 		return errors.New("the vector is zero or not made of numbers, so it points nowhere; embed the text again")
 	}
 	return nil
+}
+
+// HasDirection says that v points somewhere: it is neither zero nor made of what is no number.
+func HasDirection(v []float32) bool {
+	n := length(v)
+	return n != 0 && !math.IsNaN(n) && !math.IsInf(n, 0)
 }
 
 // length returns the length of v, summed in float64.

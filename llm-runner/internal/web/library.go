@@ -20,6 +20,7 @@ type libraryPage struct {
 	Hits     []libraryHit
 	How      []string // what was sought where, and what was left out
 	Meaning  string   // how far the lane of meaning is, in one sentence
+	Behind   string   // which notes it lacks
 	Known    int      // percent of the notes that have vectors, while they are made
 	State    string   // of the index, in one sentence
 	Error    string
@@ -76,7 +77,7 @@ func (s *Site) libraryPage(w http.ResponseWriter, r *http.Request) error {
 	if st.Synced.IsZero() && st.Found > 0 {
 		p.Progress = 100 * st.Notes / st.Found
 	}
-	p.Meaning = st.Meaning.Sentence()
+	p.Meaning, p.Behind = st.Meaning.Sentence(), st.Meaning.Missing()
 	if m := st.Meaning; m.Notes < m.Of {
 		p.Known = max(1, 100*m.Notes/m.Of)
 	}

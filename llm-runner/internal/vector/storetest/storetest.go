@@ -35,6 +35,7 @@ func Run(t *testing.T, begin func(t *testing.T) (open func() vector.Store)) {
 		{"what was saved is there after opening again", reopened},
 		{"nothing serves before the first switch", none},
 		{"a new model is built beside the old one and then switched to", switched},
+		{"a model that served before is built anew and switched back to", back},
 		{"a collection that was begun goes on, and one of another stamp is another", begun},
 		{"collections do not know each other", apart},
 		{"an ended context ends a query", cancelled},
@@ -339,6 +340,38 @@ func switched(t *testing.T, s *store) {
 	same(t, len(docs), 0)
 }
 
+// back goes from one stamp to another and back, the way that who tries a model goes: each building is begun in one process, goes on in the
+// next, and another one looks at what serves meanwhile.
+func back(t *testing.T, s *store) {
+	large := vector.Stamp{Model: "large", Dimensions: 6}
+	s.vault()
+	for round, to := range []vector.Stamp{large, small, large, small} {
+		first, second := make([]float32, to.Dimensions), make([]float32, to.Dimensions)
+		first[0], second[1] = 1, 1
+		next := must(t)(s.Build(t.Context(), "vault", to))
+		check(t, next.Replace(t.Context(), doc("a.md", 1, first)))
+		check(t, next.Save(t.Context()))
+		must(t)(s.Serving(t.Context(), "vault"))
+		same(t, query(t, next, vector.Query{Vector: first, Limit: 9}), []uint64{1})
+		s.reopen()
+		must(t)(s.Serving(t.Context(), "vault"))
+		next = must(t)(s.Build(t.Context(), "vault", to))
+		docs, err := next.Documents(t.Context())
+		check(t, err)
+		if len(docs) != 1 {
+			t.Fatalf("round %d: what was begun of %s is gone", round, to)
+		}
+		check(t, next.Replace(t.Context(), doc("b.md", 2, second)))
+		check(t, s.Switch(t.Context(), "vault", to))
+		now := must(t)(s.Serving(t.Context(), "vault"))
+		same(t, now.Stamp(), to)
+		same(t, query(t, now, vector.Query{Vector: second, Limit: 9}), []uint64{2, 1})
+		if round%2 == 0 {
+			s.reopen()
+		}
+	}
+}
+
 func begun(t *testing.T, s *store) {
 	s.vault()
 	next := vector.Stamp{Model: "small", Dimensions: 4, Prefix: "passage: "}
@@ -356,8 +389,9 @@ func begun(t *testing.T, s *store) {
 
 func apart(t *testing.T, s *store) {
 	a := s.vault()
-	b := must(t)(s.Build(t.Context(), "memory", small))
-	check(t, s.Switch(t.Context(), "memory", small))
+	b := must(t)(s.Build(t.Context(), "vault-of_2026", small)) // the name of the one begins with that of the other
+	check(t, s.Switch(t.Context(), "vault-of_2026", small))
+	check(t, s.Switch(t.Context(), "vault", small))
 	check(t, a.Replace(t.Context(), doc("a.md", 1, east)))
 	check(t, b.Replace(t.Context(), doc("a.md", 2, east)))
 	check(t, a.Delete(t.Context(), "a.md"))
