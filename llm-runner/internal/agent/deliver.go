@@ -175,7 +175,7 @@ func (s *Service) post(ctx context.Context, key string) error {
 		if again {
 			for k := i + 1; k < len(all); k++ { // those behind it wait with it
 				all[k].State, all[k].NextAt = "waiting", all[i].NextAt
-				if err := s.keepDelivery(ctx, &all[k]); err != nil {
+				if err := s.keepDelivery(ctx, r.Agent, &all[k]); err != nil {
 					return err
 				}
 			}
@@ -186,8 +186,8 @@ func (s *Service) post(ctx context.Context, key string) error {
 	return nil
 }
 
-// keepDelivery writes a delivery, and the end of its run where it was the last one.
-func (s *Service) keepDelivery(ctx context.Context, d *Delivery) error {
+// keepDelivery writes a delivery, and the end of its run where it was the last one. A person is told of one that failed for good.
+func (s *Service) keepDelivery(ctx context.Context, agent string, d *Delivery) error {
 	lasting, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	return s.db.Tx(lasting, func(tx *transaction) error {
@@ -196,6 +196,14 @@ func (s *Service) keepDelivery(ctx context.Context, d *Delivery) error {
 		}
 		if d.Ended.IsZero() {
 			return nil
+		}
+		if told, err := failedElsewhere(lasting, tx, d); err != nil {
+			return err
+		} else if d.State == "failed" && !told {
+			text := fmt.Sprintf("What the agent %s says could not be delivered to %s: %s. It is on the page of run %d.", agent, d.Sink, strings.TrimRight(d.Reason, "."), d.Run)
+			if err := s.config.Alerts.News(lasting, tx, text); err != nil {
+				return err
+			}
 		}
 		if err := settle(lasting, tx, d.Run, s.config.Now()); err != nil {
 			return err
@@ -210,7 +218,7 @@ func (s *Service) deliver(ctx context.Context, r *Run, d *Delivery) (again bool,
 		return false, err
 	}
 	d.State, d.Attempts = "sending", d.Attempts+1
-	if err := s.keepDelivery(ctx, d); err != nil {
+	if err := s.keepDelivery(ctx, r.Agent, d); err != nil {
 		return false, err
 	}
 	s.reached("sending " + d.Sink)
@@ -246,15 +254,15 @@ func (s *Service) deliver(ctx context.Context, r *Run, d *Delivery) (again bool,
 			s.log.Warn("what an agent says could not be delivered", "agent", r.Agent, "run", r.ID, "to", d.Sink, "error", d.Reason)
 		}
 	}
-	err = s.keepOn(ctx, d)
+	err = s.keepOn(ctx, r.Agent, d)
 	s.reached("marked " + d.Sink)
 	return again, err
 }
 
 // keepOn is keepDelivery that tries again while the disk refuses: a delivery that was made must not be made again for that.
-func (s *Service) keepOn(ctx context.Context, d *Delivery) error {
+func (s *Service) keepOn(ctx context.Context, agent string, d *Delivery) error {
 	for {
-		err := s.keepDelivery(ctx, d)
+		err := s.keepDelivery(ctx, agent, d)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
