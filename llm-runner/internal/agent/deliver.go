@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"home.arpa/lab/internal/discord"
+	"home.arpa/lab/llm-runner/internal/alert"
 	"home.arpa/lab/llm-runner/internal/engine"
 )
 
@@ -290,5 +291,5 @@ func (s *Service) send(ctx context.Context, r *Run, d *Delivery) (again time.Dur
 	if to == nil {
 		return 0, fmt.Errorf("%s is not configured any more", d.Sink)
 	}
-	return to.Send(ctx, d.Text)
+	return alert.Pass(ctx, to, fmt.Sprintf("run %d %s %d of %d", d.Run, d.Sink, d.Part, d.Made.UnixMilli()), d.Text)
 }
