@@ -159,7 +159,7 @@ func (a *app) keptPage(ctx context.Context, url string) (browse.Page, bool) {
 // searched tells once that a search engine fails, and that it answers again.
 func (a *app) searched(engine string, err error) {
 	if err == nil {
-		a.alerts.End("search "+engine, engine+" answers again")
+		a.alerts.End("search/"+engine, engine+" answers again")
 		return
 	}
 	a.log.Warn("search the web", "engine", engine, "error", err)

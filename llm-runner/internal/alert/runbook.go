@@ -12,6 +12,7 @@ var runbooks = map[string]string{
 	"traces":   "traces-lost",
 	"approval": "your-word",
 	"plan":     "your-word",
+	"search":   "search-broken",
 }
 
 // Kinds are the first words of the keys of all incidents that have a page, each with its page below docs/runbooks.
