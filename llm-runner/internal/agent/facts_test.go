@@ -3,9 +3,12 @@ package agent
 import (
 	"context"
 	"fmt"
+	"iter"
 	"strings"
 	"testing"
 	"time"
+
+	"home.arpa/lab/llm-runner/internal/llm"
 )
 
 func TestATaskIsDueOnTheDayThatSaysSo(t *testing.T) {
@@ -55,5 +58,45 @@ func TestOpenTasksWithoutADayAreTold(t *testing.T) {
 	got := strings.ReplaceAll(fmt.Sprintf("%+v", all[len(all)-1]), "\n", " ")
 	if want := "{Name:Open tasks without a day Facts:[{Text:Third ([[new]]) Private:true} {Text:Second ([[new]]) Private:true} {Text:First ([[new]]) Private:false}] More:1 Wrong:false}"; got != want {
 		t.Errorf("%s, not\n%s", got, want)
+	}
+}
+
+func TestABriefingsLeadKeepsToItsBudget(t *testing.T) {
+	for budget, want := range map[string]string{"tokens: 700": "too long for a lead within 700 tokens", "time: 20ms": "had not written a lead within 20ms"} {
+		b := newBench(t, map[string]string{"briefing": strings.Replace(briefingFile, "---\n", "---\nbudget: {"+budget+"}\n", 1)})
+		b.config.Facts = eventful()
+		b.config.Ask = slow{}
+		x := b.start().ask("briefing", false)
+		if x.State != Done || x.Over == "" || !strings.Contains(fmt.Sprint(x.Output.Remarks), want) || !strings.Contains(x.Output.Text, "Call the plumber") {
+			t.Errorf("%s: %+v", budget, x.Run)
+		}
+	}
+}
+
+// slow answers nothing until it is not wanted any more.
+type slow struct{}
+
+func (slow) Stream(ctx context.Context, _ llm.Request) iter.Seq2[llm.Event, error] {
+	return func(yield func(llm.Event, error) bool) {
+		<-ctx.Done()
+		yield(llm.Event{}, &llm.Error{Kind: llm.Cancelled, Message: "cancelled", Err: ctx.Err()})
+	}
+}
+
+// What a file says and nothing heeds is a fault, so that nobody relies on it.
+func TestWhatAKindDoesNotHeedIsAFault(t *testing.T) {
+	for text, want := range map[string][]string{
+		"kind: memory\nmodel: big\nbudget: {tokens: 5, time: 5m}":                                   {"model: is not what an agent of kind memory asks: leave it out, and set memory.model", "budget.tokens: bounds nothing of an agent of kind memory", "budget.time: bounds"},
+		"kind: research\nmodel: big\nbudget: {tokens: 5}":                                           {"model: is not what answers the topics", "budget.tokens: bounds nothing of an agent of kind research: leave it out, and set the bounds of research"},
+		"kind: briefing\nmodel: big\nbudget: {micro_usd: 5, tool_calls: 2, tokens: 9000, time: 5m}": {"budget.micro_usd: bounds nothing of an agent of kind briefing", "budget.tool_calls: bounds"},
+		"budget: {micro_usd: 5, tool_calls: 2, tokens: 9000, time: 5m}":                             nil,
+	} {
+		_, faults := Parse("x", []byte("---\n"+text+"\n---\nSay it.\n"), time.UTC, nil)
+		if len(faults) != len(want) {
+			t.Errorf("%q: %v", text, faults)
+		}
+		for _, w := range want {
+			contains(t, faults.Error(), w)
+		}
 	}
 }
