@@ -368,6 +368,52 @@ func (s *Service) Show(ctx context.Context, name string) (Listed, error) {
 	return s.listed(ctx, a, memories[name])
 }
 
+// A Standing says how well an agent keeps up with its schedule.
+type Standing struct {
+	Agent   string
+	Done    time.Time     // when its last run ended well that was not a dry one; zero: none is known
+	Overdue time.Duration // how long ago the oldest time was due that nothing has come of yet; 0: it keeps up, or rests
+}
+
+// Standings are those of all agents that have a schedule.
+func (s *Service) Standings(ctx context.Context) (out []Standing, err error) {
+	all, _ := s.Load()
+	memories, err := remembered(ctx, s.db)
+	if err != nil {
+		return nil, err
+	}
+	open, err := runs(ctx, s.db, `WHERE ended_at IS NULL AND cause = 'schedule'`)
+	if err != nil {
+		return nil, err
+	}
+	done, err := lastDones(ctx, s.db)
+	if err != nil {
+		return nil, err
+	}
+	now := s.config.Now()
+	for _, a := range all {
+		if a.Schedule.Zero() {
+			continue
+		}
+		x := Standing{Agent: a.Name}
+		for _, r := range done {
+			if r.Agent == a.Name {
+				x.Done = r.Ended
+			}
+		}
+		if m, known := memories[a.Name]; known && !s.paused(a, m) {
+			x.Overdue = max(now.Sub(a.Schedule.Next(m.seen)), 0) // nobody looks
+		}
+		for _, r := range open {
+			if r.Agent == a.Name {
+				x.Overdue = max(x.Overdue, now.Sub(r.Due)) // or something is in its way
+			}
+		}
+		out = append(out, x)
+	}
+	return out, nil
+}
+
 func (s *Service) listed(ctx context.Context, a Agent, m memory) (Listed, error) {
 	l := Listed{Agent: a, Cron: a.Schedule.String(), Says: a.Schedule.Says(), Zone: a.Schedule.zone.String(), Paused: s.paused(a, m)}
 	if !l.Paused {

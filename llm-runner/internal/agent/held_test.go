@@ -133,6 +133,37 @@ func TestARunWhoseFileIsAwayForAWhileGoesOn(t *testing.T) {
 	}
 }
 
+// What watches from outside sees an agent whose runs come to nothing, and one that nobody looks after.
+func TestAnAgentThatDoesNotKeepUpIsSeen(t *testing.T) {
+	b := newBench(t, map[string]string{"hello": daily, "asked": "Only when asked.\n"}).start()
+	b.settle()
+	standing := func() Standing {
+		t.Helper()
+		all, err := b.Standings(t.Context())
+		if err != nil || len(all) != 1 || all[0].Agent != "hello" {
+			t.Fatalf("%+v, %v", all, err)
+		}
+		return all[0]
+	}
+	b.until(at(t, "2026-02-02 12:00"))
+	if x := standing(); x.Overdue != 0 || !x.Done.Equal(at(t, "2026-02-02 06:00")) {
+		t.Errorf("%+v", x)
+	}
+	b.heldUntil(at(t, "2026-02-10 12:00"))
+	b.until(at(t, "2026-02-05 06:00"))
+	if x := standing(); x.Overdue != 48*time.Hour || !x.Done.Equal(at(t, "2026-02-02 06:00")) {
+		t.Errorf("held: %+v", x)
+	}
+	b.until(at(t, "2026-02-10 12:00"))
+	if x := standing(); x.Overdue != 0 {
+		t.Errorf("it has caught up: %+v", x)
+	}
+	b.at(at(t, "2026-02-12 07:00")) // and nobody looks for what is due
+	if x := standing(); x.Overdue != 25*time.Hour {
+		t.Errorf("not looked after: %+v", x)
+	}
+}
+
 // A run that waits for the limit of a fallback goes on when the machine that it was meant for is there again.
 func TestARunHeldForAFallbackGoesOnWhenItsMachineIsBack(t *testing.T) {
 	b := newBench(t, map[string]string{"hello": daily, "other": "---\nmodel: big\n---\nSay it.\n"})

@@ -173,6 +173,11 @@ func lastDone(ctx context.Context, d *db.DB, r *Run) (time.Time, error) {
 	return all[0].Due, nil
 }
 
+// lastDones are the last runs of all agents that ended well and were not dry ones.
+func lastDones(ctx context.Context, d *db.DB) ([]Run, error) {
+	return runs(ctx, d, `WHERE id IN (SELECT max(id) FROM agent_runs WHERE state = 'done' AND cause IN ('schedule', 'person') GROUP BY agent)`)
+}
+
 // step returns what a step of a run said, if it has ended, and notes that it has begun otherwise.
 func (s *Service) beginStep(ctx context.Context, run int64, name string) (output string, done bool, err error) {
 	err = s.db.Tx(ctx, func(tx *transaction) error {
