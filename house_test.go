@@ -24,7 +24,7 @@ const module = "home.arpa/lab"
 // its siblings below the same one.
 var floors = map[string]int{
 	"llm": 0, "sse": 0,
-	"upstream": 1, "db": 1, "engine": 1, "guard": 1, "trace": 1, "fake/script": 1,
+	"upstream": 1, "db": 1, "engine": 1, "guard": 1, "trace": 1, "whole": 1, "fake/script": 1,
 	"extract":         1, // text out of documents: bytes in, text out
 	"vector":          1, // files and arithmetic, and the words that stores of vectors share
 	"provider/openai": 2, "provider/gemini": 2, "provider/anthropic": 2, "provider/ollama": 2, "provider/scripted": 2,

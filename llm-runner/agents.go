@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -60,7 +61,7 @@ func (a *app) agents(ctx context.Context, work *engine.Engine, queue *jobs.Servi
 	c := a.config
 	_, sinks := c.sinks()
 	x := agent.Config{BuiltIn: builtIn(), On: c.Agents.On, Folders: c.agentFolders(), Zone: c.Agents.zone(), Vault: c.Vault.Path, Notes: c.Agents.Notes, Daily: c.Agents.Daily,
-		Topics: c.Agents.Topics, Sinks: sinks, Hide: a.hide, Ask: a.router, Box: a.box, Cost: c.Prices.Cost, Writer: a.connected, Alerts: a.alerts, Traces: a.traces, Keep: c.Jobs.Keep, Log: a.log,
+		Topics: c.Agents.Topics, Sinks: sinks, Hide: a.hide, Ask: a.router, Box: a.box, Cost: c.Prices.Cost, Lane: a.router.Lane, Writer: a.connected, Alerts: a.alerts, Traces: a.traces, Keep: c.Jobs.Keep, Log: a.log,
 		Facts: a.facts(queue), Desk: a.desk(queue), Learn: a.learnt}
 	return agent.New(ctx, a.db, work, x)
 }
@@ -108,22 +109,29 @@ func (a *app) facts(queue *jobs.Service) agent.Sources {
 		},
 		Tasks: func(ctx context.Context) ([]agent.Passage, error) {
 			all, err := a.library.Holding(ctx, "[ ]", 10*mostListed)
+			if err != nil {
+				return nil, err
+			}
+			touched, err := a.library.Touched(ctx, time.Unix(0, 0), mostListed) // of the others nobody asks which is newer
+			at := map[string]time.Time{}
+			for _, t := range touched {
+				at[t.Path] = t.At
+			}
 			out := make([]agent.Passage, len(all))
 			for i, p := range all {
-				out[i] = agent.Passage{Path: p.Path, Line: p.Line, Text: p.Quote, Private: private(p.Path)}
+				out[i] = agent.Passage{Path: p.Path, Line: p.Line, Text: p.Quote, At: at[p.Path], Private: private(p.Path)}
 			}
 			return out, err
 		},
 		Projects: func(ctx context.Context) ([]agent.Project, error) { return a.standing(ctx, private) },
 		Work: func(ctx context.Context, since time.Time) ([]agent.Work, error) {
-			all, err := queue.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Held, jobs.Done, jobs.Failed}, Limit: mostListed})
+			held, err1 := queue.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Held}, Limit: mostListed})
+			ended, err2 := queue.Jobs(ctx, jobs.Filter{States: []jobs.State{jobs.Done, jobs.Failed}, Since: since, Limit: mostListed})
 			var out []agent.Work
-			for _, j := range all {
-				if j.State == jobs.Held || j.Ended.After(since) {
-					out = append(out, agent.Work{ID: j.ID, Title: j.Title, State: string(j.State), Reason: j.Reason})
-				}
+			for _, j := range append(held, ended...) {
+				out = append(out, agent.Work{ID: j.ID, Title: j.Title, State: string(j.State), Reason: j.Reason})
 			}
-			return out, err
+			return out, errors.Join(err1, err2)
 		},
 		Used: a.used,
 	}
@@ -232,11 +240,15 @@ func (a *app) backups(ctx context.Context, now time.Time) (wrong []string, ok in
 			}
 			all.Write(append(text, '\n'))
 		}
-		wrong, ok = agent.Metrics(all.String(), now)
+		if wrong, ok = agent.Metrics(all.String(), now); len(wrong) == 0 && ok == 0 {
+			wrong = append(wrong, fmt.Sprintf("no metrics of backups are in %s: is it the folder that homelab writes homelab-*.prom to, and is it mounted here?", dir))
+		}
 	}
 	if page := a.config.Agents.Kuma; page != "" {
 		more, up, kerr := a.kuma(ctx, page)
-		wrong, ok = append(wrong, more...), ok+up
+		if wrong, ok = append(wrong, more...), ok+up; kerr == nil && len(more) == 0 && up == 0 {
+			wrong = append(wrong, fmt.Sprintf("uptime Kuma's status page %s shows no monitor that is up or down", page))
+		}
 		if kerr != nil {
 			wrong = append(wrong, kerr.Error())
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -53,7 +54,7 @@ func (c *call) testAlert(ctx context.Context, config *Config) error {
 	var failed error
 	for _, name := range names {
 		sink := all[name]
-		_, err := sink.Send(ctx, "This is a test of llm-runner's alerts, sent by hand. Nothing is wrong.")
+		_, err := alert.Pass(ctx, sink, rand.Text(), "This is a test of llm-runner's alerts, sent by hand. Nothing is wrong.")
 		var gone interface{ Gone() bool }
 		switch {
 		case err == nil:

@@ -54,7 +54,7 @@ func (v *validator) agents() {
 	}
 	if a.Metrics = expand(a.Metrics); a.Metrics != "" {
 		if st, err := os.Stat(a.Metrics); err != nil || !st.IsDir() {
-			v.warn("agents.metrics", "is not a directory now; briefings say nothing of backups until it is: name the folder that restic_metrics names")
+			v.warn("agents.metrics", "is not a directory now; briefings name that instead of telling of backups: name the folder that restic_metrics names")
 		}
 	}
 	if u, err := url.Parse(a.Kuma); a.Kuma != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || !strings.HasPrefix(u.Path, "/status/") || len(u.Path) == len("/status/")) {

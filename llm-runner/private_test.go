@@ -146,8 +146,18 @@ routes:
 	}
 }
 
-// served runs the whole server in this process and returns its address.
+// served is started that waits until the notes, of which there are two, are found by words and by meaning.
 func served(t *testing.T, c *Config) site {
+	t.Helper()
+	s := started(t, c)
+	s.until(t, "/api/library", func(b []byte) bool { // words, and vectors that a cloud provider makes
+		return bytes.Contains(b, []byte(`"notes": 2`)) && bytes.Contains(b, []byte(`"state": "ready"`))
+	})
+	return s
+}
+
+// started runs the whole server in this process and returns its address.
+func started(t *testing.T, c *Config) site {
 	t.Helper()
 	free, err := port.Free()
 	if err != nil {
@@ -165,11 +175,7 @@ func served(t *testing.T, c *Config) site {
 			t.Error(err)
 		}
 	})
-	s := site("http://" + c.Listen)
-	s.until(t, "/api/library", func(b []byte) bool { // words, and vectors that a cloud provider makes
-		return bytes.Contains(b, []byte(`"notes": 2`)) && bytes.Contains(b, []byte(`"state": "ready"`))
-	})
-	return s
+	return site("http://" + c.Listen)
 }
 
 type site string

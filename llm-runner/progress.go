@@ -5,9 +5,13 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 
+	"home.arpa/lab/llm-runner/internal/library"
 	"home.arpa/lab/llm-runner/internal/progress"
+	"home.arpa/lab/llm-runner/internal/toolbox"
 )
 
 var progressCommand = command{
@@ -72,14 +76,24 @@ func (a *app) projects() *progress.Service {
 // printBoard draws one bar for each phase.
 func (c *call) printBoard(b progress.Board) error {
 	if len(b.Rows) == 0 {
-		fmt.Fprintln(c.stdout, "No project is found: a project is a note with \"type: project\" in its frontmatter, and task lists below its headings.")
+		fmt.Fprintln(c.stdout, noProject)
 	}
+	writeBoard(c.stdout, b)
+	for _, f := range b.Faults {
+		fmt.Fprintf(c.stderr, "%s, line %d: %s\n", f.Path, f.Line, f.Text)
+	}
+	return nil
+}
+
+const noProject = "No project is found: a project is a note with \"type: project\" in its frontmatter, and task lists below its headings."
+
+func writeBoard(w io.Writer, b progress.Board) {
 	project := ""
 	for _, r := range b.Rows {
 		if r.Project != project {
 			project = r.Project
 			done, total := b.Count(r.Path)
-			fmt.Fprintf(c.stdout, "%s  %d of %d\n", project, done, total)
+			fmt.Fprintf(w, "%s  %d of %d\n", project, done, total)
 		}
 		state := string(r.State)
 		for _, h := range r.After {
@@ -94,12 +108,63 @@ func (c *call) printBoard(b progress.Board) error {
 		if r.Phase.Gate != "" {
 			state += "; gate: " + r.Phase.Gate
 		}
-		fmt.Fprintf(c.stdout, "  %s  %2d/%-2d  %s  (%s)\n", gauge(r.Done, r.Total), r.Done, r.Total, r.Phase.Name, state)
+		fmt.Fprintf(w, "  %s  %2d/%-2d  %s  (%s)\n", gauge(r.Done, r.Total), r.Done, r.Total, r.Phase.Name, state)
 	}
-	for _, f := range b.Faults {
-		fmt.Fprintf(c.stderr, "%s, line %d: %s\n", f.Path, f.Line, f.Text)
+}
+
+// progressTool has a model read where projects stand, and what is open in them.
+func (a *app) progressTool() toolbox.Tool {
+	type arguments struct {
+		Project string `json:"project,omitempty" jsonschema:"part of a project's title, to have its open tasks as well; all projects if left out"`
 	}
-	return nil
+	t := toolbox.Tool{Name: "progress", Outside: true, Policy: toolbox.Allow, Description: "Tells where the person's projects stand: phases, what is done, what waits for what."}
+	return toolbox.Make(t, func(ctx context.Context, _ toolbox.Call, in arguments) (toolbox.Result, error) {
+		board, err := a.projects().Board(ctx)
+		if err != nil {
+			return toolbox.Result{}, err
+		}
+		board, hidden := a.sayable(board)
+		if in.Project != "" {
+			board = board.Only(strings.ToLower(in.Project))
+		}
+		var text strings.Builder
+		if hidden > 0 {
+			fmt.Fprintf(&text, "%d of the projects are never sent to models, and left out.\n\n", hidden)
+		}
+		if len(board.Rows) == 0 {
+			text.WriteString(noProject)
+		}
+		writeBoard(&text, board)
+		for _, r := range board.Rows {
+			for _, x := range r.Phase.Tasks {
+				if in.Project != "" && !x.Done && !x.Dropped {
+					fmt.Fprintf(&text, "%s, line %d, %s: - [ ] %s\n", r.Path, x.Line, r.Phase.Name, x.Text)
+				}
+			}
+		}
+		return toolbox.Result{Text: text.String()}, nil
+	})
+}
+
+// sayable is a board without the notes that are never sent, and how many projects those are. What waits for one of them says no more than that.
+func (a *app) sayable(b progress.Board) (out progress.Board, hidden int) {
+	never := func(path string) bool { return a.library.NeverSent(library.Notes, path) }
+	out, left := progress.Board{Ticks: b.Ticks}, map[string]bool{}
+	for _, r := range b.Rows {
+		if never(r.Path) {
+			left[r.Path] = true
+			continue
+		}
+		r.After = slices.Clone(r.After)
+		for i := range r.After {
+			if h := &r.After[i]; never(b.Rows[h.Row].Path) {
+				h.Phase, h.Project = "a phase", "a project that is never sent"
+			}
+			r.After[i].Row = -1 // places in b
+		}
+		out.Rows = append(out.Rows, r)
+	}
+	return out, len(left)
 }
 
 // gauge is a bar of 16 places.

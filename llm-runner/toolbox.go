@@ -51,6 +51,7 @@ func (a *app) openTools(ctx context.Context) (err error) {
 		a.search("library_search", "", "Finds passages in the person's notes and in pages that were fetched before, best first, with where each stands."),
 		a.search("memory_recall", library.Memory, "Finds what is remembered about the person."),
 		a.rememberTool(),
+		a.progressTool(),
 	}
 	if a.config.Vault.Path != "" {
 		v := vault.New(vault.Config{Path: a.config.Vault.Path, Versions: filepath.Join(a.config.Data, "versions"),

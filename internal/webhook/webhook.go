@@ -103,9 +103,10 @@ func (e *RefusedError) Gone() bool {
 	return true
 }
 
-// ID is by what a receiver knows a message that is sent twice: the same text has the same.
-func ID(text string) string {
-	sum := sha256.Sum256([]byte(text))
+// ID is by what a receiver knows a message that is sent twice. It is made of what the sender knows it by: the same text may be said again of
+// something else.
+func ID(key string) string {
+	sum := sha256.Sum256([]byte(key))
 	return "msg_" + hex.EncodeToString(sum[:16])
 }
 
@@ -116,9 +117,14 @@ func (c Config) Sign(id string, at time.Time, body []byte) string {
 	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// Send posts one message and returns once the receiver has answered 2xx. Where it could not be taken now, again is how long to wait; with a
-// *RefusedError it is 0. Headers: Idempotency-Key and Webhook-Id (see ID), Webhook-Timestamp, Webhook-Signature. No error holds the URL.
+// Send is SendKeyed of a message that is known by its text.
 func (h *Hook) Send(ctx context.Context, text string) (again time.Duration, err error) {
+	return h.SendKeyed(ctx, text, text)
+}
+
+// SendKeyed posts one message, which the sender knows by key, and returns once the receiver has answered 2xx. Where it could not be taken now, again is how long to wait; with a
+// *RefusedError it is 0. Headers: Idempotency-Key and Webhook-Id (see ID), Webhook-Timestamp, Webhook-Signature. No error holds the URL.
+func (h *Hook) SendKeyed(ctx context.Context, key, text string) (again time.Duration, err error) {
 	now := h.now().UTC().Truncate(time.Second)
 	body, err := json.Marshal(Message{Source: h.config.Source, Text: text, SentAt: now})
 	if err != nil {
@@ -128,7 +134,7 @@ func (h *Hook) Send(ctx context.Context, text string) (again time.Duration, err 
 	if err != nil {
 		return 0, &RefusedError{http.StatusNotFound, "post to webhook: its URL is no URL"}
 	}
-	id := ID(text)
+	id := ID(key)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Idempotency-Key", id)
 	req.Header.Set("Webhook-Id", id)

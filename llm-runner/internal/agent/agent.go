@@ -65,6 +65,8 @@ type Config struct {
 	Ask  llm.Provider
 	Box  *toolbox.Box
 	Cost func(provider, model string, u llm.Usage) llm.Count
+	// Lane names the provider that a request would go to first, or wait for; nil: nobody knows.
+	Lane func(req llm.Request) string
 	// Writer says that a model is connected which could write; nil: always.
 	Writer func() bool
 
@@ -234,11 +236,53 @@ func (s *Service) pass(ctx context.Context, now time.Time) (next time.Time, err 
 		}
 		sooner(a.Schedule.Next(now))
 	}
+	if err := s.drop(ctx, all, memories, now); err != nil {
+		return next, err
+	}
 	started, at, err := s.startDue(ctx, now)
 	if sooner(at); started {
 		s.tellReaders()
 	}
 	return next, err
+}
+
+// drop ends planned runs that will not begin: those of agents that a person has paused since, and those that were overtaken by time while the
+// run before them went on, as missed says of it; with Each none is.
+func (s *Service) drop(ctx context.Context, all []Agent, memories map[string]memory, now time.Time) error {
+	planned, err := runs(ctx, s.db, `WHERE ended_at IS NULL AND state = 'planned' AND cause = 'schedule' ORDER BY due_at, id`)
+	if err != nil || len(planned) == 0 {
+		return err
+	}
+	for _, a := range all {
+		var mine, gone []Run
+		for _, r := range planned {
+			if r.Agent == a.Name {
+				mine = append(mine, r)
+			}
+		}
+		if len(mine) == 0 {
+			continue
+		}
+		why, last := "", int64(0)
+		switch {
+		case s.paused(a, memories[a.Name]):
+			gone, why = mine, "the agent was paused before it began"
+		case a.Missed == Skip:
+			for _, r := range mine {
+				if now.Sub(r.Due) > late {
+					gone = append(gone, r)
+				}
+			}
+			why = "it was missed while the run before it went on"
+		case a.Missed == Once:
+			last = mine[len(mine)-1].ID
+			gone, why = mine[:len(mine)-1], fmt.Sprintf("it was missed while the run before it went on; run %d is for it as well", last)
+		}
+		if err := s.dropRuns(ctx, gone, last, why, now); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tellReaders is announce without another look.
@@ -322,6 +366,52 @@ func (s *Service) Show(ctx context.Context, name string) (Listed, error) {
 		return Listed{}, err
 	}
 	return s.listed(ctx, a, memories[name])
+}
+
+// A Standing says how well an agent keeps up with its schedule.
+type Standing struct {
+	Agent   string
+	Done    time.Time     // when its last run ended well that was not a dry one; zero: none is known
+	Overdue time.Duration // how long ago the oldest time was due that nothing has come of yet; 0: it keeps up, or rests
+}
+
+// Standings are those of all agents that have a schedule.
+func (s *Service) Standings(ctx context.Context) (out []Standing, err error) {
+	all, _ := s.Load()
+	memories, err := remembered(ctx, s.db)
+	if err != nil {
+		return nil, err
+	}
+	open, err := runs(ctx, s.db, `WHERE ended_at IS NULL AND cause = 'schedule'`)
+	if err != nil {
+		return nil, err
+	}
+	done, err := lastDones(ctx, s.db)
+	if err != nil {
+		return nil, err
+	}
+	now := s.config.Now()
+	for _, a := range all {
+		if a.Schedule.Zero() {
+			continue
+		}
+		x := Standing{Agent: a.Name}
+		for _, r := range done {
+			if r.Agent == a.Name {
+				x.Done = r.Ended
+			}
+		}
+		if m, known := memories[a.Name]; known && !s.paused(a, m) {
+			x.Overdue = max(now.Sub(a.Schedule.Next(m.seen)), 0) // nobody looks
+		}
+		for _, r := range open {
+			if r.Agent == a.Name {
+				x.Overdue = max(x.Overdue, now.Sub(r.Due)) // or something is in its way
+			}
+		}
+		out = append(out, x)
+	}
+	return out, nil
 }
 
 func (s *Service) listed(ctx context.Context, a Agent, m memory) (Listed, error) {

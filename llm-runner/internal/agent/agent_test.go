@@ -109,6 +109,7 @@ type bench struct {
 	tools       []toolbox.Tool
 	sink        alert.Sink // instead of posts
 	hooked      func(string)
+	log         *slog.Logger // nil: nowhere
 
 	mu  sync.Mutex
 	now time.Time
@@ -153,6 +154,9 @@ func (b *bench) start() *bench {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	if os.Getenv("AGENT_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	if b.log != nil {
+		log = b.log
 	}
 	var err error
 	d, e := database(b, b.path, engine.Config{Poll: 4 * time.Millisecond, Log: log})

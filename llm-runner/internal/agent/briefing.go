@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -20,6 +21,9 @@ const (
 	leadPatience = 15 * time.Minute // how long a briefing waits for its lead: then it comes without
 	mostSince    = 7 * 24 * time.Hour
 	mostLead     = 900 // characters
+
+	mostLeadTokens = 600
+	bytesPerToken  = 3 // or more, in any language that is written with letters
 )
 
 // briefing tells what has happened: facts by rules, and a lead that a model writes from them alone.
@@ -95,7 +99,7 @@ func (x *runner) lead(b Brief) (Lead, error) {
 		if over {
 			return Lead{Remark: "no model had time for a lead within " + leadPatience.String() + ": the facts stand alone"}, "left out", nil
 		}
-		req := llm.Request{Model: x.agent.Model, Purpose: "agent", MaxTokens: 600, Messages: []llm.Message{llm.Says(llm.System, leadSystem)}}
+		req := llm.Request{Model: x.agent.Model, Purpose: "agent", MaxTokens: mostLeadTokens, Messages: []llm.Message{llm.Says(llm.System, leadSystem)}}
 		if x.agent.Prompt != "" {
 			req.Messages = append(req.Messages, llm.Says(llm.User, "How the person wants it:\n"+x.filled()))
 		}
@@ -112,7 +116,21 @@ func (x *runner) lead(b Brief) (Lead, error) {
 			}
 		}
 		req.Messages = append(req.Messages, m)
-		a, err := llm.Collect(x.s.config.Ask.Stream(x.ctx, req))
+		budget, size := x.agent.Budget, int64(0)
+		for _, m := range req.Messages {
+			size += int64(len(m.Text()))
+		}
+		if size/bytesPerToken+mostLeadTokens > budget.Tokens {
+			x.run.Over = fmt.Sprintf("%d tokens", budget.Tokens)
+			return Lead{Remark: fmt.Sprintf("the facts are too long for a lead within %s: the facts stand alone", x.run.Over)}, "left out", nil
+		}
+		ctx, cancel := context.WithTimeout(x.ctx, budget.Time)
+		defer cancel()
+		a, err := llm.Collect(x.s.config.Ask.Stream(ctx, req))
+		if err != nil && ctx.Err() != nil && x.ctx.Err() == nil {
+			x.run.Over = budget.Time.String()
+			return Lead{Remark: fmt.Sprintf("the model had not written a lead within %s: the facts stand alone", x.run.Over)}, "left out", nil
+		}
 		if err != nil {
 			return Lead{}, "", err
 		}

@@ -86,6 +86,16 @@ func victim(dir string) {
 	}
 	b.at(time.Date(2026, 2, 2, 5, 59, 0, 0, time.UTC))
 	b.config.Facts = eventful()
+	feed := b.config.Facts.Feed
+	b.config.Facts.Feed = func(ctx context.Context, url string) ([]Headline, error) { // none at the minute that lies between a run and its repetition
+		all, err := feed(ctx, url)
+		for i := range all {
+			if !all[i].At.IsZero() {
+				all[i].At = all[i].At.Add(30 * time.Minute)
+			}
+		}
+		return all, err
+	}
 	b.model.answer = func(_ int, req llm.Request) (string, error) {
 		who := strings.TrimSuffix(req.Messages[1].Text(), ".")
 		last := req.Messages[len(req.Messages)-1]
@@ -210,29 +220,36 @@ func TestKilledAtAnyStepNothingIsLostOrDoneTwice(t *testing.T) {
 			if got := list(dir); got != want {
 				t.Errorf("the vault has\n%s\nnot\n%s", got, want)
 			}
-			again := 0 // what was under way when the process died is done again
+			postedAgain, workedAgain := 0, 0
 			for post, n := range counted(noted(dir, "posts")) {
-				if again += n - 1; posts[post] != 1 {
+				if postedAgain += n - 1; posts[post] != 1 {
 					t.Errorf("posted %q", post)
 				}
 			}
 			for what, n := range counted(noted(dir, "asked")) {
-				if again += n - asked[what]; asked[what] == 0 {
+				if workedAgain += n - asked[what]; asked[what] == 0 {
 					t.Errorf("asked %q", what)
 				}
 			}
 			for _, file := range []string{"looked", "learnt"} {
-				again += len(noted(dir, file)) - 1
+				workedAgain += len(noted(dir, file)) - 1
 			}
-			// A step that had begun is made again. While one place is told, another one may be too: between a post and its mark lies a moment.
-			open := 0
-			for _, began := range []string{"step ", "made ", "sending ", "sent ", "marked ", "prepared ", "called "} {
-				if strings.HasPrefix(point, began) {
-					open = 1
+			// Work is done again where it was done and not kept: between a model's answer and the disk. A post is made again between the post and its
+			// mark, a moment in which the process may also die of what another place is told. Everywhere else nothing is.
+			may := func(points ...string) int {
+				if slices.ContainsFunc(points, func(p string) bool { return strings.HasPrefix(point, p+" ") }) {
+					return 1
 				}
+				return 0
 			}
-			if again < 0 || again > open || len(counted(noted(dir, "posts"))) != len(posts) || len(noted(dir, "jobs")) != 2 {
-				t.Errorf("%d things were done again; %d posts of %d, %d jobs", again, len(counted(noted(dir, "posts"))), len(posts), len(noted(dir, "jobs")))
+			if n := may("made"); workedAgain < 0 || workedAgain > n {
+				t.Errorf("%d pieces of work were done again, and %d may be", workedAgain, n)
+			}
+			if n := may("sending", "sent", "marked", "prepared"); postedAgain > n {
+				t.Errorf("%d posts were made again, and %d may be", postedAgain, n)
+			}
+			if len(counted(noted(dir, "posts"))) != len(posts) || len(noted(dir, "jobs")) != 2 {
+				t.Errorf("%d posts of %d, %d jobs", len(counted(noted(dir, "posts"))), len(posts), len(noted(dir, "jobs")))
 			}
 			if text, err := os.ReadFile(filepath.Join(dir, "vault", "Daily", "2026-02-02.md")); err != nil || bytes.Count(text, []byte("<!-- generated: briefing -->")) != 1 {
 				t.Errorf("%s, %v", text, err)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"home.arpa/lab/internal/discord"
+	"home.arpa/lab/llm-runner/internal/alert"
+	"home.arpa/lab/llm-runner/internal/engine"
 )
 
 const (
@@ -145,18 +147,21 @@ func (s *Service) post(ctx context.Context, key string) error {
 	at := strings.LastIndexByte(rest, '/')
 	run, err := strconv.ParseInt(first, 10, 64)
 	if err != nil || at < 0 {
-		return fmt.Errorf("read key of a delivery %q", key)
+		return engine.Final(fmt.Errorf("read key of a delivery %q", key))
 	}
 	sink := rest[:at]
 	call, err := strconv.Atoi(rest[at+1:])
 	if err != nil {
-		return fmt.Errorf("read key of a delivery %q: %w", key, err)
+		return engine.Final(fmt.Errorf("read key of a delivery %q: %w", key, err))
 	}
 	all, err := deliveries(ctx, s.db.Read(), `WHERE run = ? AND sink = ? AND call = ? AND ended_at IS NULL AND state IN ('queued', 'sending') ORDER BY part`, run, sink, call)
 	if err != nil || len(all) == 0 {
 		return err
 	}
 	r, err := s.Run1(ctx, run)
+	if errors.Is(err, ErrNoRun) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -171,7 +176,7 @@ func (s *Service) post(ctx context.Context, key string) error {
 		if again {
 			for k := i + 1; k < len(all); k++ { // those behind it wait with it
 				all[k].State, all[k].NextAt = "waiting", all[i].NextAt
-				if err := s.keepDelivery(ctx, &all[k]); err != nil {
+				if err := s.keepDelivery(ctx, r.Agent, &all[k]); err != nil {
 					return err
 				}
 			}
@@ -182,8 +187,8 @@ func (s *Service) post(ctx context.Context, key string) error {
 	return nil
 }
 
-// keepDelivery writes a delivery, and the end of its run where it was the last one.
-func (s *Service) keepDelivery(ctx context.Context, d *Delivery) error {
+// keepDelivery writes a delivery, and the end of its run where it was the last one. A person is told of one that failed for good.
+func (s *Service) keepDelivery(ctx context.Context, agent string, d *Delivery) error {
 	lasting, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	return s.db.Tx(lasting, func(tx *transaction) error {
@@ -192,6 +197,14 @@ func (s *Service) keepDelivery(ctx context.Context, d *Delivery) error {
 		}
 		if d.Ended.IsZero() {
 			return nil
+		}
+		if told, err := failedElsewhere(lasting, tx, d); err != nil {
+			return err
+		} else if d.State == "failed" && !told {
+			text := fmt.Sprintf("What the agent %s says could not be delivered to %s: %s. It is on the page of run %d.", agent, d.Sink, strings.TrimRight(d.Reason, "."), d.Run)
+			if err := s.config.Alerts.News(lasting, tx, text); err != nil {
+				return err
+			}
 		}
 		if err := settle(lasting, tx, d.Run, s.config.Now()); err != nil {
 			return err
@@ -206,7 +219,7 @@ func (s *Service) deliver(ctx context.Context, r *Run, d *Delivery) (again bool,
 		return false, err
 	}
 	d.State, d.Attempts = "sending", d.Attempts+1
-	if err := s.keepDelivery(ctx, d); err != nil {
+	if err := s.keepDelivery(ctx, r.Agent, d); err != nil {
 		return false, err
 	}
 	s.reached("sending " + d.Sink)
@@ -242,16 +255,33 @@ func (s *Service) deliver(ctx context.Context, r *Run, d *Delivery) (again bool,
 			s.log.Warn("what an agent says could not be delivered", "agent", r.Agent, "run", r.ID, "to", d.Sink, "error", d.Reason)
 		}
 	}
-	err = s.keepDelivery(ctx, d)
+	err = s.keepOn(ctx, r.Agent, d)
 	s.reached("marked " + d.Sink)
 	return again, err
+}
+
+// keepOn is keepDelivery that tries again while the disk refuses: a delivery that was made must not be made again for that.
+func (s *Service) keepOn(ctx context.Context, agent string, d *Delivery) error {
+	for {
+		err := s.keepDelivery(ctx, agent, d)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		s.log.Error("mark a delivery", "run", d.Run, "to", d.Sink, "error", err)
+		again := time.NewTimer(time.Second)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+		}
+	}
 }
 
 // send puts one delivery where it belongs. again is as with alert.Sink.
 func (s *Service) send(ctx context.Context, r *Run, d *Delivery) (again time.Duration, err error) {
 	switch d.Sink {
 	case "vault":
-		d.Place, err = s.writeNote(r, d)
+		d.Place, err = s.writeNote(d)
 		return vaultIsAway, err
 	case "daily":
 		d.Place, err = s.writeDaily(r, d)
@@ -261,5 +291,5 @@ func (s *Service) send(ctx context.Context, r *Run, d *Delivery) (again time.Dur
 	if to == nil {
 		return 0, fmt.Errorf("%s is not configured any more", d.Sink)
 	}
-	return to.Send(ctx, d.Text)
+	return alert.Pass(ctx, to, fmt.Sprintf("run %d %s %d of %d", d.Run, d.Sink, d.Part, d.Made.UnixMilli()), d.Text)
 }

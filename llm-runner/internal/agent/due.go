@@ -14,7 +14,7 @@ type Missed string
 
 const (
 	Once Missed = "once" // one run, at the latest of them, for all
-	Each Missed = "run"  // a run for each, of which the newest mostMissed
+	Each Missed = "run"  // a run for each of the newest mostMissed, the first of which is for those before them as well
 	Skip Missed = "skip" // none
 )
 
@@ -148,7 +148,10 @@ func Due(s Schedule, last, now time.Time, missed Missed) []Time {
 		}
 	}
 	switch {
-	case len(all) == 0 || missed == Each:
+	case len(all) == 0:
+		return all
+	case missed == Each:
+		all[0].Covers += total - len(all) // those that are not made up for: the run says so
 		return all
 	case missed == Skip:
 		for len(all) > 0 && now.Sub(all[0].At) > late {

@@ -88,6 +88,9 @@ func TestWhatIsMadeUpForIsBounded(t *testing.T) {
 	if len(all) != mostMissed || !all[len(all)-1].At.Equal(now) {
 		t.Errorf("%d runs, the last at %v", len(all), all[len(all)-1])
 	}
+	if n := all[0].Covers; n < 140_000 || all[1].Covers != 1 {
+		t.Errorf("the first is for %d due times", n)
+	}
 	if one := Due(s, now.Add(-48*time.Hour), now, Once); len(one) != 1 || one[0].Covers != 48*60 {
 		t.Errorf("%+v", one)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"net/url"
 	"path"
 	"regexp"
@@ -48,7 +49,8 @@ type Changed struct {
 // A Passage is some text of a note.
 type Passage struct {
 	Path, Text string
-	Line       int // of its first line
+	Line       int       // of its first line
+	At         time.Time // when its note changed last; zero: nobody knows
 	Private    bool
 }
 
@@ -101,12 +103,14 @@ const (
 	mostSearches = 8  // and feeds
 	hitsEach     = 3
 	newsEach     = 5
+	tasksNoDay   = 3 // that are named
 	soonDays     = 7 // tasks that are due so soon are told of
 )
 
 // gather collects what a briefing says. A source that fails is a line of its own: the others go on.
 func gather(ctx context.Context, src Sources, searches, feeds []string, since, now time.Time) []Section {
 	var all []Section
+	var open []Passage
 	add := func(s Section) {
 		if len(s.Facts) > mostFacts {
 			s.More, s.Facts = len(s.Facts)-mostFacts, s.Facts[:mostFacts]
@@ -147,6 +151,7 @@ func gather(ctx context.Context, src Sources, searches, feeds []string, since, n
 			failed("Due", err)
 		}
 		add(dueSection(passages, now))
+		open = passages
 	}
 	if src.Projects != nil {
 		projects, err := src.Projects(ctx)
@@ -165,7 +170,11 @@ func gather(ctx context.Context, src Sources, searches, feeds []string, since, n
 			s.Facts = append(s.Facts, Fact{text, p.Private})
 		}
 		add(s)
+		open = slices.DeleteFunc(open, func(x Passage) bool { // they have been told of
+			return slices.ContainsFunc(projects, func(p Project) bool { return p.Path == x.Path })
+		})
 	}
+	add(noDaySection(open))
 	if src.Changed != nil {
 		changed, err := src.Changed(ctx, since)
 		if err != nil {
@@ -297,10 +306,33 @@ func count(n int64, noun string) string {
 }
 
 var (
-	openTask   = regexp.MustCompile(`^[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]+\[ \][ \t]+(.*)$`)
-	dayPattern = regexp.MustCompile(`\b(20\d\d-[01]\d-[0-3]\d)\b`)
-	dayAround  = regexp.MustCompile(`(?i)\s*(?:📅|⏳|🛫|\(?due[: ]{1,2}|\[due::?\s*|@)?\s*\(?20\d\d-[01]\d-[0-3]\d[\])]*`)
+	openTask = regexp.MustCompile(`^[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]+\[ \][ \t]+(.*)$`)
+	// aDay is a day with what says of which kind it is: a sign or a word, as the plugins Tasks and Dataview of Obsidian have them.
+	aDay = regexp.MustCompile(`(?i)\s*(?:([📅📆🗓⏳⌛🛫➕✅❌])\x{FE0F}?|[\[(]?\b(due|scheduled|start|created|completion|cancelled)\b ?:{0,2}|(@))?\s*\(?\b(20\d\d-[01]\d-[0-3]\d)\b[\])]*`)
 )
+
+// dayRanks says which of a task's days it is due on: the first of the lowest rank. Days of other kinds say when it was written down, or may be begun.
+var dayRanks = map[string]int{"📅": 0, "📆": 0, "🗓": 0, "due": 0, "⏳": 1, "⌛": 1, "scheduled": 1, "": 2, "@": 2}
+
+// dayOf returns the day that a task is due on, and its text without that and without what stands for other days; ok: there is one.
+func dayOf(task string) (day time.Time, text string, ok bool) {
+	best, at := len(dayRanks), -1
+	all := aDay.FindAllStringSubmatch(task, -1)
+	for i, m := range all {
+		rank, known := dayRanks[strings.ToLower(m[1]+m[2]+m[3])]
+		if d, err := time.Parse(time.DateOnly, m[4]); err == nil && known && rank < best {
+			day, best, at, ok = d, rank, i, true
+		}
+	}
+	i := -1
+	text = strings.TrimSpace(aDay.ReplaceAllStringFunc(task, func(whole string) string {
+		if i++; i != at && all[i][1]+all[i][2]+all[i][3] == "" {
+			return whole // a day that the sentence speaks of
+		}
+		return ""
+	}))
+	return day, cmp.Or(text, task), ok
+}
 
 // A DueTask is an open task with a day.
 type DueTask struct {
@@ -310,28 +342,31 @@ type DueTask struct {
 	Private    bool
 }
 
-// DueTasks returns the open tasks of passages that name a day up to soonDays from now, in the order of their days.
-func DueTasks(passages []Passage, now time.Time) []DueTask {
-	today := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC)
-	var all []DueTask
-	for _, p := range passages {
+// openTasks yields the text and the line of each open task of a passage.
+func openTasks(p Passage) iter.Seq2[int, string] {
+	return func(yield func(int, string) bool) {
 		fence := false
 		for i, line := range strings.Split(p.Text, "\n") {
 			if t := strings.TrimSpace(line); strings.HasPrefix(t, "```") || strings.HasPrefix(t, "~~~") {
 				fence = !fence
 				continue
 			}
-			m := openTask.FindStringSubmatch(strings.TrimSuffix(line, "\r"))
-			if m == nil || fence {
-				continue
+			if m := openTask.FindStringSubmatch(strings.TrimSuffix(line, "\r")); m != nil && !fence && !yield(p.Line+i, m[1]) {
+				return
 			}
-			found := dayPattern.FindString(m[1])
-			day, err := time.Parse(time.DateOnly, found)
-			if err != nil || day.After(today.AddDate(0, 0, soonDays)) {
-				continue
+		}
+	}
+}
+
+// DueTasks returns the open tasks of passages that name a day up to soonDays from now, in the order of their days.
+func DueTasks(passages []Passage, now time.Time) []DueTask {
+	today := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC)
+	var all []DueTask
+	for _, p := range passages {
+		for line, task := range openTasks(p) {
+			if day, text, ok := dayOf(task); ok && !day.After(today.AddDate(0, 0, soonDays)) {
+				all = append(all, DueTask{text, p.Path, line, day, p.Private})
 			}
-			text := strings.TrimSpace(dayAround.ReplaceAllString(m[1], ""))
-			all = append(all, DueTask{cmp.Or(text, m[1]), p.Path, p.Line + i, day, p.Private})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b DueTask) int {
@@ -359,6 +394,30 @@ func dueSection(passages []Passage, now time.Time) Section {
 		}
 		s.Wrong = s.Wrong || t.Day.Before(today)
 		s.Facts = append(s.Facts, Fact{fmt.Sprintf("%s: %s (%s)", when, oneLine(t.Text), noteLink(t.Path, "")), t.Private})
+	}
+	return s
+}
+
+// noDaySection names the newest open tasks that no day is written at: those of the notes that changed last, the lowest of each first.
+func noDaySection(passages []Passage) Section {
+	s := Section{Name: "Open tasks without a day"}
+	all := slices.Clone(passages)
+	slices.SortStableFunc(all, func(a, b Passage) int {
+		return cmp.Or(b.At.Compare(a.At), cmp.Compare(a.Path, b.Path), b.Line-a.Line)
+	})
+	seen := map[string]bool{}
+	for _, p := range all {
+		var facts []Fact
+		for line, task := range openTasks(p) {
+			_, text, dated := dayOf(task)
+			if at := fmt.Sprint(p.Path, "#", line); !dated && !seen[at] {
+				seen[at] = true
+				facts = append(facts, Fact{oneLine(text) + " (" + noteLink(p.Path, "") + ")", p.Private})
+			}
+		}
+		slices.Reverse(facts)
+		named := min(len(facts), tasksNoDay-len(s.Facts))
+		s.Facts, s.More = append(s.Facts, facts[:named]...), s.More+len(facts)-named
 	}
 	return s
 }

@@ -199,6 +199,23 @@ func Parse(name string, text []byte, zone *time.Location, sinks []string) (Agent
 			fault(n.key, "is below zero: leave it out for the default")
 		}
 	}
+	for _, n := range []struct {
+		key   string
+		value int64
+		of    []Kind
+	}{{"budget.tokens", f.Budget.Tokens, []Kind{Prompt, Briefing}}, {"budget.micro_usd", f.Budget.MicroUSD, []Kind{Prompt}},
+		{"budget.time", int64(f.Budget.Time), []Kind{Prompt, Briefing}}, {"budget.tool_calls", int64(f.Budget.ToolCalls), []Kind{Prompt}}} {
+		if n.value > 0 && slices.Contains(kinds, a.Kind) && !slices.Contains(n.of, a.Kind) {
+			fault(n.key, "bounds nothing of an agent of kind %s: leave it out%s", a.Kind, map[Kind]string{Research: ", and set the bounds of research in the configuration"}[a.Kind])
+		}
+	}
+	switch {
+	case f.Model == "":
+	case a.Kind == Research:
+		fault("model", "is not what answers the topics of an agent of kind research: leave it out; jobs of type research ask what routes.default names")
+	case a.Kind == Memory:
+		fault("model", "is not what an agent of kind memory asks: leave it out, and set memory.model in the configuration")
+	}
 	a.Budget = f.Budget
 	a.Budget.Tokens = cmp.Or(a.Budget.Tokens, defaultBudget.Tokens)
 	a.Budget.Time = cmp.Or(a.Budget.Time, defaultBudget.Time)

@@ -81,7 +81,7 @@ func TestABriefingByRulesIsWorthReading(t *testing.T) {
 	contains(t, text, "<!-- generated: briefing -->\n## Briefing\n\n### Backups and drills (!)\n\n- gitea (fast): the last run made no whole snapshot\n",
 		"### Jobs (!)\n\n- job 2 failed: Plan (no such model)\n- job 3 is held: Long (groq: used up)\n- 1 finished: Minutes\n",
 		"### Due (!)\n\n- 2 days late: Call the plumber ([[house/heating|heating]])\n- Tuesday: Wash the filter ([[house/heating|heating]])\n\n",
-		"### Projects\n\n- [[garden|Garden]]: 3 of 7 done; next: Dig\n\n", "### Changed notes\n\n- [[house/heating|Heating]]\n- [[diary/secret|Secret plans]]\n",
+		"### Projects\n\n- [[garden|Garden]]: 3 of 7 done; next: Dig\n\n### Open tasks without a day\n\n- No day ([[house/heating|heating]])\n\n", "### Changed notes\n\n- [[house/heating|Heating]]\n- [[diary/secret|Secret plans]]\n",
 		"- groq: 12 requests, 34000 tokens, $0.0210; used of its limit: 81 % of requests per day\n\n",
 		"### On the web: heat pumps\n\n- [A (page) ‹b>](<https://example.org/a>)\n- b\n", "### On the web: broken (!)\n\n- could not be read: SearXNG does not answer",
 		"### News: news.example\n\n- [Number 0](<https://news.example/0>)\n", "- [Number 4](<https://news.example/4>)\n- and 2 more\n", "### News: undated.example\n\n- its entries have no dates",

@@ -11,10 +11,8 @@ import (
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/whole"
 )
-
-// What stands here works on files of the vault through an os.Root: nothing leads out of it. A note becomes visible whole, and nothing of the
-// person's is written over.
 
 // owned is how the frontmatter of a note begins that belongs to a run; the library leaves such notes out (generated: true).
 func owned(agent string, run int64) string {
@@ -22,13 +20,15 @@ func owned(agent string, run int64) string {
 }
 
 // writeNote writes a note of a run, under a name with a number where that is taken, unless it is there already.
-func (s *Service) writeNote(r *Run, d *Delivery) (string, error) {
+func (s *Service) writeNote(d *Delivery) (string, error) {
 	root, err := os.OpenRoot(s.config.Vault)
 	if err != nil {
 		return "", fmt.Errorf("open the vault: %w", err)
 	}
 	defer root.Close()
 	p := path.Join(s.config.Notes, d.Name)
+	text := []byte(llm.Still(d.Text))
+	front, _, _ := bytes.Cut(text, []byte("\n---\n")) // agent, run and title: two notes of a run may come to one name
 	if err := root.MkdirAll(path.Dir(p), 0o755); err != nil {
 		return "", fmt.Errorf("write note %s: %w", p, err)
 	}
@@ -40,7 +40,7 @@ func (s *Service) writeNote(r *Run, d *Delivery) (string, error) {
 		have, err := root.ReadFile(at)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			err = s.create(root, at, []byte(llm.Still(d.Text)))
+			err = whole.Create(root, at, text, s.prepared)
 			if errors.Is(err, fs.ErrExist) { // somebody was faster
 				continue
 			}
@@ -50,60 +50,11 @@ func (s *Service) writeNote(r *Run, d *Delivery) (string, error) {
 			return at, nil
 		case err != nil:
 			return "", fmt.Errorf("write note %s: %w", at, err)
-		case bytes.HasPrefix(have, []byte("---\n"+owned(r.Agent, r.ID))):
+		case bytes.HasPrefix(have, front): // it is there since before this process, and the person may have added to it
 			return at, nil
 		}
 	}
 	return "", fmt.Errorf("write note %s: a thousand names are taken", p)
-}
-
-// create writes a new file, whole or not at all; fs.ErrExist says that the name is taken.
-func (s *Service) create(root *os.Root, p string, text []byte) error {
-	beside, err := s.prepare(root, p, text, 0o644)
-	if err != nil {
-		return err
-	}
-	s.reached("prepared")
-	err = root.Link(beside, p) // which, other than a rename, never replaces anything
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		if _, serr := root.Lstat(p); serr == nil { // a file system without links
-			err = fs.ErrExist
-		} else if err = root.Rename(beside, p); err == nil {
-			return flush(root, path.Dir(p))
-		}
-	}
-	if err == nil {
-		err = flush(root, path.Dir(p))
-	}
-	return errors.Join(err, root.Remove(beside))
-}
-
-// prepare writes a file beside another one, to the disk; a dot hides it from editors and the library.
-func (s *Service) prepare(root *os.Root, p string, text []byte, mode fs.FileMode) (string, error) {
-	beside := path.Join(path.Dir(p), ".llm-runner-"+path.Base(p))
-	f, err := root.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
-	if err != nil {
-		return "", err
-	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return "", errors.Join(err, root.Remove(beside))
-	}
-	return beside, nil
-}
-
-// flush has a folder's names on the disk. Some file systems have no such thing, and that is well.
-func flush(root *os.Root, dir string) error {
-	d, err := root.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	d.Sync() //nolint:errcheck // see above
-	return nil
 }
 
 // dailyPath is the daily note of a day: YYYY, MM and DD in the pattern stand for it.
@@ -195,10 +146,10 @@ func (s *Service) writeDaily(r *Run, d *Delivery) (string, error) {
 	if err := root.MkdirAll(path.Dir(p), 0o755); err != nil {
 		return fault(err)
 	}
-	for range 5 {
+	for range 20 { // several agents may write into it at once
 		before, err := root.Lstat(p)
 		if errors.Is(err, fs.ErrNotExist) {
-			if err = s.create(root, p, section(nil, r.Agent, llm.Still(d.Text))); errors.Is(err, fs.ErrExist) {
+			if err = whole.Create(root, p, section(nil, r.Agent, llm.Still(d.Text)), s.prepared); errors.Is(err, fs.ErrExist) {
 				continue
 			}
 			if err != nil {
@@ -222,25 +173,15 @@ func (s *Service) writeDaily(r *Run, d *Delivery) (string, error) {
 		if bytes.Equal(made, text) {
 			return p, nil
 		}
-		beside, err := s.prepare(root, p, made, before.Mode().Perm())
-		if err != nil {
+		if err := whole.Replace(root, p, made, before, s.prepared); errors.Is(err, whole.ErrChanged) {
+			continue // somebody has written meanwhile
+		} else if err != nil {
 			return fault(err)
 		}
-		s.reached("prepared")
-		now, err := root.Lstat(p)
-		if err == nil && (!now.ModTime().Equal(before.ModTime()) || now.Size() != before.Size()) {
-			if err := root.Remove(beside); err != nil {
-				return fault(err)
-			}
-			continue // somebody has written meanwhile
-		}
-		if err == nil {
-			err = errors.Join(keepOwner(root, beside, before), root.Rename(beside, p))
-		}
-		if err != nil {
-			return fault(errors.Join(err, root.Remove(beside)))
-		}
-		return p, flush(root, path.Dir(p))
+		return p, nil
 	}
 	return fault(errors.New("somebody keeps changing it"))
 }
+
+// prepared is a point at which tests have the process die.
+func (s *Service) prepared() { s.reached("prepared") }

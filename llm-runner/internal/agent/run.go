@@ -2,16 +2,19 @@ package agent
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/toolbox/loop"
 	"home.arpa/lab/llm-runner/internal/trace"
 )
 
@@ -43,10 +46,10 @@ func (s *Service) call(ctx context.Context, key string) error {
 	id, err1 := strconv.ParseInt(a, 10, 64)
 	n, err2 := strconv.Atoi(b)
 	if err := errors.Join(err1, err2); err != nil {
-		return fmt.Errorf("read key of a run %q: %w", key, err)
+		return engine.Final(fmt.Errorf("read key of a run %q: %w", key, err))
 	}
 	r, err := s.begin(ctx, id, n)
-	if errors.Is(err, errStale) {
+	if errors.Is(err, errStale) || errors.Is(err, sql.ErrNoRows) { // or deleted meanwhile
 		return nil
 	}
 	if err != nil {
@@ -109,7 +112,7 @@ func (s *Service) Cancel(ctx context.Context, id int64) (Run, error) {
 		if err := withdraw(ctx, tx, id, now); err != nil {
 			return err
 		}
-		if err := s.endChildren(ctx, tx, x, now); err != nil {
+		if err := endChildren(ctx, tx, x.ID, now); err != nil {
 			return err
 		}
 		return s.db.Tell(ctx, tx, topic, cancelWord+strconv.FormatInt(id, 10))
@@ -150,12 +153,19 @@ func (s *Service) Adopt(ctx context.Context, worker string) error {
 	return nil
 }
 
-// Back has the runs go on that wait for a provider, or for a person's word: it is there.
+// Back has the runs go on that wait for a provider, or for a person's word, or for the limit of the provider's fallback: it is there.
 func (s *Service) Back(ctx context.Context, provider string) error {
-	left, err := runs(ctx, s.db, `WHERE ended_at IS NULL AND state = 'waiting' AND waits_for = ?`, provider)
+	left, err := runs(ctx, s.db, `WHERE ended_at IS NULL AND state = 'waiting' AND waits_for <> ''`)
 	if err != nil {
 		return err
 	}
+	left = slices.DeleteFunc(left, func(r Run) bool {
+		if r.Waits == provider || r.Waits == loop.Approval || s.config.Lane == nil {
+			return r.Waits != provider
+		}
+		a, err := s.Find(r.Agent)
+		return err != nil || s.config.Lane(llm.Request{Model: a.Model}) != provider
+	})
 	for _, r := range left {
 		if _, err := s.changeQuietly(ctx, r, func(_ *transaction, x *Run) error {
 			x.NextAt = s.config.Now()
@@ -193,7 +203,7 @@ func (s *Service) work(ctx context.Context, r *Run) (out Output, err error) {
 	}()
 	a, err := s.Find(r.Agent)
 	if err != nil {
-		return out, &llm.Error{Kind: llm.BadRequest, Message: err.Error()}
+		return out, err // its file may be back in a while: a folder that is synchronised, or somebody at work on it
 	}
 	x := &runner{s: s, ctx: ctx, run: r, agent: a, began: began}
 	switch a.Kind {
@@ -341,20 +351,14 @@ func (s *Service) failRun(ctx context.Context, tx *transaction, x *Run, err erro
 			return err
 		}
 	}
-	return s.endChildren(ctx, tx, x, now)
-}
-
-// endChildren ends the runs that a run called and that have not ended: nobody waits for them any more.
-func (s *Service) endChildren(ctx context.Context, tx *transaction, x *Run, now time.Time) error {
-	_, err := tx.ExecContext(ctx, endChildrenQuery, now.UnixMilli(), x.ID)
-	return err
+	return endChildren(ctx, tx, x.ID, now)
 }
 
 // finish ends a run's work: what it says is kept, and a delivery for each place.
 func (s *Service) finish(ctx context.Context, tx *transaction, x *Run, out Output, now time.Time) error {
 	x.Output, x.Reason, x.Waits, x.NextAt = out, "", "", time.Time{}
 	x.State, x.Ended = Done, now
-	if err := s.endChildren(ctx, tx, x, now); err != nil {
+	if err := endChildren(ctx, tx, x.ID, now); err != nil {
 		return err
 	}
 	if !x.alone() {

@@ -173,6 +173,11 @@ func lastDone(ctx context.Context, d *db.DB, r *Run) (time.Time, error) {
 	return all[0].Due, nil
 }
 
+// lastDones are the last runs of all agents that ended well and were not dry ones.
+func lastDones(ctx context.Context, d *db.DB) ([]Run, error) {
+	return runs(ctx, d, `WHERE id IN (SELECT max(id) FROM agent_runs WHERE state = 'done' AND cause IN ('schedule', 'person') GROUP BY agent)`)
+}
+
 // step returns what a step of a run said, if it has ended, and notes that it has begun otherwise.
 func (s *Service) beginStep(ctx context.Context, run int64, name string) (output string, done bool, err error) {
 	err = s.db.Tx(ctx, func(tx *transaction) error {
@@ -313,6 +318,34 @@ func (s *Service) startDue(ctx context.Context, now time.Time) (started bool, ne
 	return started, next, nil
 }
 
+// dropRuns ends runs that are planned still; the run into, if not 0, is for their due times as well.
+func (s *Service) dropRuns(ctx context.Context, gone []Run, into int64, why string, now time.Time) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	err := s.db.Tx(ctx, func(tx *transaction) error {
+		covers := 0
+		for _, r := range gone {
+			done, err := tx.ExecContext(ctx, `UPDATE agent_runs SET state = 'cancelled', reason = ?, ended_at = ? WHERE id = ? AND state = 'planned'`, why, now.UnixMilli(), r.ID)
+			if err != nil {
+				return err
+			}
+			if n, err := done.RowsAffected(); err != nil {
+				return err
+			} else if n == 1 {
+				covers += r.Covers
+			}
+		}
+		_, err := tx.ExecContext(ctx, `UPDATE agent_runs SET covers = covers + ? WHERE id = ?`, covers, into)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("end planned runs of %s: %w", gone[0].Agent, err)
+	}
+	s.tellReaders()
+	return nil
+}
+
 // alone says that no other run of the agent may be under way beside it.
 func (r *Run) alone() bool { return r.Cause == BySchedule || r.Cause == ByPerson }
 
@@ -415,5 +448,16 @@ func clean(ctx context.Context, d *db.DB, before time.Time) error {
 	return nil
 }
 
-// endChildrenQuery ends the runs that another one called.
-const endChildrenQuery = `UPDATE agent_runs SET state = 'failed', reason = 'the run that called it has ended', ended_at = ? WHERE parent = ? AND ended_at IS NULL`
+// endChildren ends the runs below a run, however deep, that have not ended: nobody waits for them any more.
+func endChildren(ctx context.Context, tx *transaction, run int64, now time.Time) error {
+	_, err := tx.ExecContext(ctx, `WITH RECURSIVE below (id) AS (SELECT id FROM agent_runs WHERE parent = ? UNION ALL SELECT r.id FROM agent_runs r JOIN below b ON r.parent = b.id)
+		UPDATE agent_runs SET state = 'failed', reason = 'the run that called it has ended', ended_at = ? WHERE id IN (SELECT id FROM below) AND ended_at IS NULL`, run, now.UnixMilli())
+	return err
+}
+
+// failedElsewhere says that another part of a run's delivery to the same place has failed.
+func failedElsewhere(ctx context.Context, tx *transaction, d *Delivery) (bool, error) {
+	n := 0
+	err := tx.QueryRowContext(ctx, `SELECT count(*) FROM agent_deliveries WHERE run = ? AND sink = ? AND part <> ? AND state = 'failed'`, d.Run, d.Sink, d.Part).Scan(&n)
+	return n > 0, err
+}

@@ -16,7 +16,7 @@ const (
 	Delivering State = "delivering" // its work is done; some place has not taken it yet
 	Done       State = "done"
 	Failed     State = "failed"
-	Cancelled  State = "cancelled" // a person did not want it any more
+	Cancelled  State = "cancelled" // a person did not want it any more, or it never began: see Service.drop
 )
 
 // Ended says that nothing more happens.

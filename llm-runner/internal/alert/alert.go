@@ -34,6 +34,16 @@ type Sink interface {
 	Send(ctx context.Context, text string) (again time.Duration, err error)
 }
 
+// Pass sends a message by a sink. Where that has a way for it, whoever receives it knows by key that it is the same when it comes again.
+func Pass(ctx context.Context, s Sink, key, text string) (again time.Duration, err error) {
+	if keyed, ok := s.(interface {
+		SendKeyed(ctx context.Context, key, text string) (time.Duration, error)
+	}); ok {
+		return keyed.SendKeyed(ctx, key, text)
+	}
+	return s.Send(ctx, text)
+}
+
 // An Incident is something that begins and is over some time. Its Key says what it is about: while one is open, another
 // with the same key is the same.
 type Incident struct {

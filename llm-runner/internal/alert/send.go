@@ -3,8 +3,10 @@ package alert
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -107,7 +109,7 @@ func (s *Service) tell(ctx context.Context, t *teller) {
 // send passes one message on.
 func (s *Service) send(ctx context.Context, t *teller, due []Alert) {
 	text, taken := compose(time.Now(), due, t.sink.Max(), t.sink.Name(), s.config.Runbooks)
-	again, err := t.sink.Send(ctx, text)
+	again, err := Pass(ctx, t.sink, known(taken), text)
 	s.failed(t.sink.Name(), err)
 	if err == nil {
 		s.told(t.sink.Name(), taken)
@@ -129,6 +131,15 @@ func (s *Service) send(ctx context.Context, t *teller, due []Alert) {
 		t.notBefore = time.Now().Add(s.config.Pause)
 		signal(s.wake)
 	}
+}
+
+// known is by what a message about these alerts is known: what they are and when they were, not how it is put, which changes while it waits.
+func known(taken []Alert) string {
+	var b strings.Builder
+	for _, a := range taken {
+		fmt.Fprintf(&b, "%s\n%s\n%d %d %d\n", a.Key, a.Text, a.Began.UnixMilli(), a.Ended.UnixMilli(), a.Told)
+	}
+	return b.String()
 }
 
 func (s *Service) failed(sink string, err error) {

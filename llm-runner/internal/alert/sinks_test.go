@@ -211,6 +211,29 @@ func TestASignedPostIsKeptOnceThoughItsAnswerIsLost(t *testing.T) {
 	}
 }
 
+// What happens twice is told twice, in the same words: its receiver takes neither for the other's repetition.
+func TestASecondIncidentInTheSameWordsIsAnotherMessage(t *testing.T) {
+	f, err := fake.NewWebhook(script.Script{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(f)
+	t.Cleanup(srv.Close)
+	hook := webhook.New(webhook.Config{URL: srv.URL, Source: "llm-runner"})
+	began := time.Now()
+	first, second := Alert{Key: "down davas", Text: "davas is down.", Began: began}, Alert{Key: "down davas", Text: "davas is down.", Began: began.Add(time.Hour)}
+	over := first
+	over.Ended, over.Told = began.Add(time.Minute), Beginning
+	for _, a := range []Alert{first, over, first, second, second} {
+		if _, err := Pass(t.Context(), hook, known([]Alert{a}), "davas is down."); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all := f.Messages(); len(all) != 3 {
+		t.Errorf("%+v", all)
+	}
+}
+
 // A busy sink does something while its first message is on its way.
 type busy struct {
 	gate

@@ -157,7 +157,7 @@ func (s *Service) call(ctx context.Context, key string) error {
 	turn, err1 := strconv.ParseInt(a, 10, 64)
 	seq, err2 := strconv.ParseInt(b, 10, 64)
 	if err := errors.Join(err1, err2); err != nil {
-		return fmt.Errorf("read key of turn %q: %w", key, err)
+		return engine.Final(fmt.Errorf("read key of turn %q: %w", key, err))
 	}
 	for {
 		t, err := s.resume(ctx, turn, seq)

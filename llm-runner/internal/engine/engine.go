@@ -37,9 +37,19 @@ type Config struct {
 }
 
 // A Task does the work called key. It may be called again after the process died in it, so it looks first at what is done
-// already. Its error is for the log: whoever needs the outcome has the task write it down. ctx ends when the engine
-// closes, or Config.Grace later; a task that returns ctx's error then is called again by the next process.
+// already. Whoever needs the outcome has the task write it down: an error only says that it could not, and has it called
+// again, after one second, two, and so on up to a minute; one that is Final ends it. ctx ends when the engine closes, or
+// Config.Grace later; a task that returns ctx's error then is called again by the next process.
 type Task func(ctx context.Context, key string) error
+
+const firstPause, mostPause = time.Second, time.Minute
+
+type finalError struct{ error }
+
+func (e finalError) Unwrap() error { return e.error }
+
+// Final marks the error of a task that no further call can mend, such as a key that nobody can read.
+func Final(err error) error { return finalError{err} }
 
 // An Engine owns the unfinished work of one data directory, or shares that of one PostgreSQL database.
 type Engine struct {
@@ -127,17 +137,29 @@ func (e *Engine) run(ctx dbos.Context, c call) (string, error) {
 		}
 		defer done()
 	}
-	err := t(working, c.Key)
-	if errors.Is(context.Cause(working), errLost) {
-		return "", nil // what it is worth, the one that took it over says
-	}
-	if err != nil {
-		if working.Err() == nil && !errors.Is(err, context.Canceled) {
+	for pause := firstPause; ; pause = min(2*pause, mostPause) {
+		err := t(working, c.Key)
+		var final finalError
+		switch {
+		case errors.Is(context.Cause(working), errLost):
+			return "", nil // what it is worth, the one that took it over says
+		case err == nil:
+			return "", nil
+		case working.Err() != nil, errors.Is(err, context.Canceled):
+			return "", err
+		case errors.As(err, &final):
 			e.config.Log.Error("task ended", "task", c.Task, "key", c.Key, "error", err)
+			return "", err
 		}
-		return "", err
+		e.config.Log.Error("task failed, and is called again", "task", c.Task, "key", c.Key, "after", pause, "error", err)
+		again := time.NewTimer(pause)
+		select {
+		case <-again.C:
+		case <-working.Done():
+			again.Stop()
+			return "", context.Cause(working)
+		}
 	}
-	return "", nil
 }
 
 // linger returns a context that ends some time after ctx.

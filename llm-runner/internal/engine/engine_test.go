@@ -69,6 +69,42 @@ func TestATaskRunsOnceItsTransactionIsCommitted(t *testing.T) {
 	}
 }
 
+// What a task could not write down it writes down when it is called again; a fault that no call can mend is the end.
+func TestATaskThatFailsIsCalledAgain(t *testing.T) {
+	ran := make(chan string, 10)
+	calls := map[string]int{}
+	e, d := open(t, filepath.Join(t.TempDir(), db.Name), map[string]Task{"t": func(_ context.Context, key string) error {
+		calls[key]++ // they follow each other
+		ran <- key
+		switch {
+		case key == "senseless":
+			return Final(errors.New("no such thing"))
+		case calls[key] < 3:
+			return errors.New("the disk refuses")
+		}
+		return nil
+	}})
+	start(t, e, d, "a", "senseless", Options{})
+	if key := <-ran; key != "senseless" {
+		t.Errorf("ran %q", key)
+	}
+	start(t, e, d, "b", "refused", Options{})
+	for range 3 {
+		if key := <-ran; key != "refused" {
+			t.Errorf("ran %q", key)
+		}
+	}
+	start(t, e, d, "c", "last", Options{})
+	for range 3 {
+		if key := <-ran; key != "last" {
+			t.Errorf("ran %q", key)
+		}
+	}
+	if calls["senseless"] != 1 || calls["refused"] != 3 {
+		t.Errorf("called %v", calls)
+	}
+}
+
 func TestADelayedTaskIsWokenEarlyOrCancelled(t *testing.T) {
 	ran := make(chan string, 10)
 	e, d := open(t, filepath.Join(t.TempDir(), db.Name), map[string]Task{"t": func(_ context.Context, key string) error {

@@ -23,6 +23,11 @@ func TestOldJobsAreDeletedWithAllThatBelongsToThem(t *testing.T) {
 	if _, err := s.Cancel(t.Context(), cancelled.ID); err != nil {
 		t.Fatal(err)
 	}
+	for since, want := range map[time.Time]int{done.Created: 2, time.Now().Add(time.Hour): 0} {
+		if all, err := s.Jobs(t.Context(), Filter{States: []State{Done, Cancelled}, Since: since}); err != nil || len(all) != want || want > 0 && all[0].ID != cancelled.ID {
+			t.Errorf("since %v: %v, %v", since, all, err)
+		}
+	}
 	if n, err := s.forgetEnded(t.Context(), time.Now().Add(-time.Hour)); err != nil || n != 0 {
 		t.Errorf("%d jobs deleted that ended just now, %v", n, err)
 	}

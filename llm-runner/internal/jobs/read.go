@@ -8,11 +8,12 @@ import (
 
 // A Filter picks jobs for a list. The zero value is the newest 100.
 type Filter struct {
-	States   []State // empty: all
-	WaitsFor string  // held for this provider; "": whatever for
-	Delayed  bool    // only those that have a time to go on
-	Limit    int     // 0 means 100
-	worker   string  // run by this process; "": by any
+	States   []State   // empty: all
+	WaitsFor string    // held for this provider; "": whatever for
+	Delayed  bool      // only those that have a time to go on
+	Since    time.Time // only those that are as they are since then or later, the last first; zero: all
+	Limit    int       // 0 means 100
+	worker   string    // run by this process; "": by any
 }
 
 // Job returns a job as it stands, with its answer.

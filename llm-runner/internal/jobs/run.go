@@ -82,7 +82,7 @@ func (s *Service) call(ctx context.Context, key string) error {
 	id, err1 := strconv.ParseInt(a, 10, 64)
 	run, err2 := strconv.Atoi(b)
 	if err := errors.Join(err1, err2); err != nil {
-		return fmt.Errorf("read key of job %q: %w", key, err)
+		return engine.Final(fmt.Errorf("read key of job %q: %w", key, err))
 	}
 	working, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -217,6 +217,9 @@ func list(ctx context.Context, q db.Querier, f Filter) ([]Job, error) {
 	if f.worker != "" {
 		where, args = append(where, "j.worker = ?"), append(args, f.worker)
 	}
+	if !f.Since.IsZero() {
+		where, args, order = append(where, "j.since >= ?"), append(args, f.Since.UnixMilli()), "j.since DESC, j.id DESC"
+	}
 	if f.Limit == 0 {
 		f.Limit = 100
 	}

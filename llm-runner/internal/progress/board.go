@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -36,6 +37,7 @@ type Handoff struct {
 	Done     bool   `json:"done"`
 	Critical bool   `json:"critical"` // both are, and no time lies between them
 	Crosses  bool   `json:"crosses"`  // from one project to another
+	Strands  bool   `json:"strands"`  // or from one strand of a project to another: see strand
 }
 
 // A State says where a phase stands.
@@ -185,11 +187,23 @@ func (b *Board) schedule() {
 			h.Project, h.Phase, h.Done = from.Project, from.Phase.Name, from.State == Done
 			h.Critical = r.Critical && from.Critical && from.Tick+1 == r.Tick
 			h.Crosses = from.Path != r.Path
+			a, z := strand(from.Phase.Name), strand(r.Phase.Name)
+			h.Strands = h.Crosses || a != "" && z != "" && a != z
 			if !h.Done && r.State == Open {
 				r.State = Waiting
 			}
 		}
 	}
+}
+
+var numbered = regexp.MustCompile(`^(.+?)\s+[A-Z]?\d+(?:[:.)]|$)`)
+
+// strand is what stands before a phase's number: "Runner" of "Runner P4: tools"; "" where it has none.
+func strand(name string) string {
+	if m := numbered.FindStringSubmatch(name); m != nil {
+		return strings.ToLower(m[1])
+	}
+	return ""
 }
 
 // Count is how many tasks of a project's note count, and how many of them are done.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -144,6 +145,17 @@ func TestPhasesOfTheProjectItselfHaveNoFault(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := Lay([]Project{Parse("phases.md", text)})
+	var stars []string
+	for _, r := range b.Rows {
+		for _, h := range r.After {
+			if h.Critical && h.Strands {
+				stars = append(stars, h.Phase+" > "+r.Phase.Name)
+			}
+		}
+	}
+	if want := "[Homelab P3: services > Runner P4: tools]"; fmt.Sprint(stars) != want {
+		t.Errorf("critical handoffs from one strand to another are %q, not %s", stars, want)
+	}
 	if len(b.Faults) != 0 || len(b.Rows) != 12 || b.Rows[0].Total != 12 || b.Rows[0].Phase.Gate == "" {
 		t.Errorf("%+v", b)
 	}

@@ -7,11 +7,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path"
 	"sync"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/whole"
 )
 
 // Config is where a Service finds projects.
@@ -175,7 +175,10 @@ func (s *Service) Tick(ctx context.Context, file string, line int, text string, 
 		return nil
 	}
 	content[at] = mark
-	return replace(root, file, content, before)
+	if err := whole.Replace(root, file, content, before, nil); err != nil {
+		return fmt.Errorf("write %s: %w", file, err)
+	}
+	return nil
 }
 
 // find returns the byte of a task's mark, -1 where the task is not there.
@@ -188,33 +191,4 @@ func find(p Project, line int, text string) int {
 		}
 	}
 	return -1
-}
-
-// replace writes a file beside the other one and renames it over it, unless that has changed since before.
-func replace(root *os.Root, file string, content []byte, before fs.FileInfo) (err error) {
-	beside := path.Join(path.Dir(file), ".llm-runner-"+path.Base(file)) // a dot: nobody indexes it
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("write %s: %w", file, err)
-		}
-	}()
-	f, err := root.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, before.Mode().Perm())
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(before.Mode().Perm()), own(f, before), f.Sync(), f.Close())
-	if err == nil {
-		var now fs.FileInfo
-		if now, err = root.Lstat(file); err == nil && (!now.ModTime().Equal(before.ModTime()) || now.Size() != before.Size()) {
-			err = errors.New("it was changed by somebody else at this moment: try again")
-		}
-	}
-	if err == nil {
-		err = root.Rename(beside, file)
-	}
-	if err != nil {
-		return errors.Join(err, root.Remove(beside))
-	}
-	return nil
 }

@@ -55,14 +55,16 @@ var (
 
 	incidentsOpen = desc("incidents_open", "Incidents that last, by the first word of their key.", "kind")
 
-	undelivered = desc("alerts_undelivered", "Alerts that are to be told and are not yet, by who passes them on.", "sink")
+	agentOverdue = desc("agent_overdue_seconds", "How long ago the oldest time was due that nothing has come of yet; 0 where the agent keeps up or rests.", "agent")
+	agentDone    = desc("agent_last_success_timestamp_seconds", "When a run of it ended well, dry ones aside.", "agent")
+	undelivered  = desc("alerts_undelivered", "Alerts that are to be told and are not yet, by who passes them on.", "sink")
 
 	tracesSent    = desc("traces_sent_total", "Spans that the receiver has taken since the start.")
 	tracesDropped = desc("traces_dropped_total", "Spans that were lost since the start.")
 	tracesWaiting = desc("traces_waiting", "Spans that wait to be sent.")
 
 	allMetricDesc = []*prometheus.Desc{buildInfo, requests, faults, tokens, cost, duration, firstToken, providerUp, active, waiting, quotaLeft, quotaMax, turns, ledgerBroken,
-		dbBroken, jobCount, jobOldest, libraryNotes, librarySkipped, librarySynced, libraryBroken, incidentsOpen, undelivered, tracesSent, tracesDropped, tracesWaiting}
+		dbBroken, jobCount, jobOldest, libraryNotes, librarySkipped, librarySynced, libraryBroken, incidentsOpen, agentOverdue, agentDone, undelivered, tracesSent, tracesDropped, tracesWaiting}
 )
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
@@ -101,6 +103,7 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	ch.gauge(ledgerBroken, truth(c.Ledger.Broken() != nil))
 	ch.gauge(dbBroken, truth(c.DB != nil && c.DB.Trouble() != nil))
 	c.jobs(ch)
+	c.agents(ch)
 	if c.Library != nil {
 		s := c.Library.Status()
 		ch.gauge(libraryNotes, float64(s.Notes))
@@ -171,6 +174,25 @@ func (c collector) jobs(ch sink) {
 			age = max(time.Since(d.Oldest), 0).Seconds()
 		}
 		ch.gauge(jobOldest, age, string(d.State), d.WaitsFor)
+	}
+}
+
+// agents asks the database and the files, for a moment, as jobs does.
+func (c collector) agents(ch sink) {
+	if c.Agents == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	all, err := c.Agents.Standings(ctx)
+	if err != nil {
+		return
+	}
+	for _, x := range all {
+		ch.gauge(agentOverdue, x.Overdue.Seconds(), x.Agent)
+		if !x.Done.IsZero() {
+			ch.gauge(agentDone, float64(x.Done.UnixMilli())/1000, x.Agent)
+		}
 	}
 }
 

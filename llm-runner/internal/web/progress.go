@@ -175,7 +175,7 @@ func gantt(b progress.Board) template.HTML {
 			fmt.Fprintf(&s, `<path class="gate" d="M%d %dl7 7l-7 7l-7-7z"/>`, cx, cy-7)
 		}
 		for _, h := range r.After {
-			if h.Critical && h.Crosses {
+			if h.Critical && h.Strands {
 				fmt.Fprintf(&s, `<text class="star" x="%d" y="%d">★</text>`, x-14, top+ganttBar-14)
 				break
 			}
