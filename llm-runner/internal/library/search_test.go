@@ -64,7 +64,7 @@ func TestIdentifiersAreFoundWhole(t *testing.T) {
 		"right.md": "In this file max_conns is 7, see compose.yaml. The rtx-4090 is in davas.\n",
 		"url.md":   "The address is 10.0.0.7:8080 now.\n",
 	}
-	for i := range 150 {
+	for i := range phraseLook + 50 {
 		files[fmt.Sprintf("n%d.md", i)] = "The max of conns, and conns at max: max conns conns max. Compose a yaml, yaml compose. An rtx, and 4090 rtx 4090s.\n8080 10 7 0 0 is no address.\n"
 	}
 	l := open(t, at(t, folder(t, files)))
@@ -75,6 +75,23 @@ func TestIdentifiersAreFoundWhole(t *testing.T) {
 		if err != nil || len(hits) == 0 || hits[0].Path != want {
 			t.Errorf("%s: %d hits, the first is not in %s, %v", query, len(hits), want, err)
 		}
+	}
+}
+
+// However many passages hold the words of a phrase, those that hold the phrase come first.
+func TestPhrasesOfCommonWordsAreFound(t *testing.T) {
+	files := map[string]string{"right.md": "The lake is long. At some time between the two wars the ferry was sold over the bay, and nobody has seen it since.\n"}
+	for i := range phraseLook + 50 {
+		files[fmt.Sprintf("n%d.md", i)] = "Over the sold bay. The sold over, over the bay sold: bay sold over, the over was.\n"
+	}
+	l := open(t, at(t, folder(t, files)))
+	result, err := l.Explain(t.Context(), Request{Query: `"sold over the bay"`, Limit: 3})
+	if err != nil || len(result.Hits) == 0 || result.Hits[0].Path != "right.md" {
+		t.Errorf("%d hits, the first is not in right.md, %v", len(result.Hits), err)
+	}
+	result, err = l.Explain(t.Context(), Request{Query: `"was sold over the"`, Limit: 3})
+	if err != nil || len(result.Hits) == 0 || result.Hits[0].Path != "right.md" {
+		t.Errorf("%d hits, the first is not in right.md, %v", len(result.Hits), err)
 	}
 }
 
