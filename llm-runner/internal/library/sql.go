@@ -32,12 +32,32 @@ func stamp(ctx context.Context, d *db.DB, source string) error {
 				return err
 			}
 		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO library_stamp (id, source) VALUES (1, ?)
-			ON CONFLICT (id) DO UPDATE SET source = excluded.source`, source)
+		_, err = tx.ExecContext(ctx, `INSERT INTO library_stamp (id, source, renewed) VALUES (1, ?, ?)
+			ON CONFLICT (id) DO UPDATE SET source = excluded.source, renewed = excluded.renewed`, source, time.Now().Unix())
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("open library: %w", err)
+	}
+	return nil
+}
+
+// readRenewed returns when everything was read again last.
+func readRenewed(ctx context.Context, d *db.DB) (time.Time, error) {
+	var at int64
+	if err := d.Read().QueryRowContext(ctx, `SELECT renewed FROM library_stamp`).Scan(&at); err != nil {
+		return time.Time{}, fmt.Errorf("read library: %w", err)
+	}
+	return time.Unix(at, 0), nil
+}
+
+func writeRenewed(ctx context.Context, d *db.DB, at time.Time) error {
+	err := d.Tx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE library_stamp SET renewed = ?`, at.Unix())
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write library: %w", err)
 	}
 	return nil
 }

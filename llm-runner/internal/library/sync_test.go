@@ -78,7 +78,7 @@ func TestSyncReadsOnlyWhatHasChanged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got.Took, got.Skipped = 0, nil
+		got.Took, got.walked, got.Skipped = 0, 0, nil
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
@@ -332,6 +332,70 @@ func TestTheNightHealsTheIndex(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// A night in which nothing ran is made up for at the next start, once.
+func TestAMissedNightIsMadeUpFor(t *testing.T) {
+	dir := folder(t, map[string]string{"a.md": "apples"})
+	path := filepath.Join(t.TempDir(), db.Name)
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(12 * time.Hour) // noon
+		d, err := db.Open(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		drifts := func() {
+			t.Helper()
+			if _, err := d.Writer().Exec(`UPDATE library_passages SET body = 'drifted'`); err != nil {
+				t.Fatal(err)
+			}
+		}
+		run := func(during func(l *Library)) {
+			t.Helper()
+			l, err := Open(t.Context(), d, at(t, dir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.watching = false
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- l.Run(ctx) }()
+			synctest.Wait()
+			during(l)
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		quoted := func(l *Library) string {
+			t.Helper()
+			hits, err := l.Search(t.Context(), "apples", 1)
+			if err != nil || len(hits) != 1 {
+				t.Fatalf("%d hits, %v", len(hits), err)
+			}
+			return hits[0].Quote
+		}
+		run(func(*Library) {})
+		drifts()
+		time.Sleep(8 * time.Hour)
+		run(func(l *Library) {
+			if q := quoted(l); q != "drifted" {
+				t.Error("read again though no night was missed:", q)
+			}
+		})
+		time.Sleep(28 * time.Hour)
+		run(func(l *Library) {
+			if q := quoted(l); q != "apples" {
+				t.Error("the missed night was not made up for:", q)
+			}
+			drifts()
+			time.Sleep(10 * time.Minute)
+			if q := quoted(l); q != "drifted" {
+				t.Error("made up for twice")
+			}
+		})
 	})
 }
 
