@@ -93,6 +93,7 @@ type Status struct {
 	Syncing     bool           `json:"syncing"`
 	Synced      time.Time      `json:"synced"` // when the last Sync that went well ended; zero: none did yet
 	Error       string         `json:"error,omitempty"`
+	Unwatched   string         `json:"unwatched,omitempty"` // whose changes the system does not tell of, and what helps
 
 	Meaning MeaningStatus `json:"meaning"`
 }
@@ -102,6 +103,9 @@ func (s Status) Sentence() string {
 	text := fmt.Sprintf("%d of %d notes of %s are indexed, in %d passages; %d skipped", s.Notes, max(s.Found, s.Notes), s.Source, s.Passages, len(s.Skipped))
 	for _, c := range slices.Sorted(maps.Keys(s.Collections)) {
 		text += fmt.Sprintf("; %d in %s", s.Collections[c], c)
+	}
+	if s.Unwatched != "" {
+		text += "; changes are not told of at once in " + s.Unwatched
 	}
 	return text
 }

@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
+
 	"home.arpa/lab/llm-runner/internal/db"
 )
 
@@ -399,9 +401,14 @@ func TestAMissedNightIsMadeUpFor(t *testing.T) {
 	})
 }
 
+// Whether or not the folder is named by a link, and though another program writes there all the time.
 func TestChangesAreInTheIndexWithinASecond(t *testing.T) {
-	dir := folder(t, map[string]string{"a.md": "apples"})
-	l := unread(t, at(t, dir))
+	dir := folder(t, map[string]string{"a.md": "apples", "busy.md": "x"})
+	link := filepath.Join(t.TempDir(), "vault")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	l := unread(t, at(t, link))
 	l.every = time.Hour // only what is watched is found
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
@@ -431,6 +438,22 @@ func TestChangesAreInTheIndexWithinASecond(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
+	writing := make(chan struct{})
+	defer func() {
+		cancel()
+		<-writing
+	}()
+	go func() {
+		defer close(writing)
+		for tick := time.NewTicker(quiet / 5); ; {
+			select {
+			case now := <-tick.C:
+				os.WriteFile(filepath.Join(dir, "busy.md"), []byte(now.String()), 0o600) //nolint:errcheck // the next one may
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
 	soon("apples", "a.md")
 	time.Sleep(2 * quiet) // the watch has begun, and said so
 	write(t, dir, "new/deep/b.md", "bananas")
@@ -448,6 +471,39 @@ func TestChangesAreInTheIndexWithinASecond(t *testing.T) {
 		t.Fatal(err)
 	}
 	soon("apples")
+}
+
+// What the system cannot tell of is told, with the cure, until it can; what belongs to programs is not listened to.
+func TestWhatIsNotWatchedIsNamed(t *testing.T) {
+	dir := folder(t, map[string]string{"a/b/c.md": "c", ".git/x.md": "x"})
+	l := unread(t, at(t, dir))
+	var full error = syscall.ENOSPC
+	w := &watcher{lib: l, root: dir, refused: map[string]error{}, add: func(p string) error {
+		if strings.Contains(p, ".git") {
+			t.Error(p, "is watched")
+		}
+		if p == dir {
+			return nil
+		}
+		return full
+	}}
+	w.below(dir)
+	if s := l.Status(); s.Unwatched != "2 folders: raise fs.inotify.max_user_watches" || !strings.HasSuffix(s.Sentence(), "; changes are not told of at once in "+s.Unwatched) {
+		t.Errorf("%q: %s", s.Unwatched, s.Sentence())
+	}
+	full = nil
+	w.below(dir)
+	if s := l.Status(); s.Unwatched != "" {
+		t.Error("still:", s.Unwatched)
+	}
+	for name, want := range map[string]bool{"n.md": true, "a/n.pdf": true, "sync.log": false, ".n.md.swp": false, ".git/n.md": false} {
+		if got := w.tells(fsnotify.Event{Name: filepath.Join(dir, name), Op: fsnotify.Write}); got != want {
+			t.Errorf("writing %s tells: %t", name, got)
+		}
+	}
+	if !w.tells(fsnotify.Event{Name: filepath.Join(dir, "folder"), Op: fsnotify.Create}) {
+		t.Error("a new folder is not heard of")
+	}
 }
 
 func TestWhatIsExcludedLeavesTheIndex(t *testing.T) {
