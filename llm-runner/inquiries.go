@@ -93,7 +93,13 @@ func (a *app) outside(searcher *browse.Searcher, fetcher *browse.Fetcher) func(c
 				dropped = append(dropped, graph.Drop{Path: hit.URL, Why: "it could not be read: " + err.Error()})
 				continue
 			}
-			if err := a.keepPage(ctx, page); err != nil {
+			err = a.keepPage(ctx, page)
+			var unfit library.Unfit
+			if errors.As(err, &unfit) { // one page is no reason to lose the others
+				dropped = append(dropped, graph.Drop{Path: hit.URL, Why: "it could not be kept: " + err.Error()})
+				continue
+			}
+			if err != nil {
 				return nil, dropped, err
 			}
 			if published[page.URL] = page.Published; page.Published.IsZero() {
