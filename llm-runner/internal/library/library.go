@@ -23,7 +23,7 @@ import (
 )
 
 // version changes when Split or what is indexed does: an index made by another version is made again.
-const version = "2"
+const version = "3"
 
 // The collections.
 const (

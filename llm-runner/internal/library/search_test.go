@@ -95,6 +95,38 @@ func TestPhrasesOfCommonWordsAreFound(t *testing.T) {
 	}
 }
 
+// Whatever the letters are, and however a file system writes them down: composed or not.
+func TestPathsAreFilteredInEveryScript(t *testing.T) {
+	l := open(t, at(t, folder(t, map[string]string{"\u00dcbung/a.md": "apples", "U\u0308bung/b.md": "apples", "Other/c.md": "apples"})))
+	for _, query := range []string{"apples path:\u00fcbung", "apples path:U\u0308BUNG/"} {
+		hits, err := l.Search(t.Context(), query, 5)
+		if got := paths(hits); err != nil || len(got) != 2 || slices.Contains(got, "Other/c.md") {
+			t.Errorf("%q: %q, %v", query, got, err)
+		}
+	}
+}
+
+// Tags in the text count like those of the frontmatter, but not in code.
+func TestTagsInTheTextAreFound(t *testing.T) {
+	for text, want := range map[string][]string{
+		"---\ntags: [one]\n---\n# A #two\n\nText #project/garden, (#Größe) and #one.\n- item #list-tag\n> [!note] A callout #call\n": {"one", "two", "project/garden", "Größe", "list-tag", "call"},
+		"no#tag, # none, #123, `#code`, ## x, a#b, https://x.y/#z\n":                                                                 nil,
+		"```c\n#include <x>\n```\n\n    #define X\n\n- list\n  ```\n  #inner\n  ```\n  #after\n":                                     {"after"},
+	} {
+		if got := splitNote("n.md", []byte(text)).Tags; !slices.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	if got := splitNote("n.txt", []byte("a #tag")).Tags; got != nil {
+		t.Errorf("plain text has tags: %q", got)
+	}
+	l := open(t, at(t, folder(t, map[string]string{"a.md": "apples #project/garden", "b.md": "apples"})))
+	hits, err := l.Search(t.Context(), "apples tag:project", 5)
+	if got := paths(hits); err != nil || !slices.Equal(got, []string{"a.md"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 func TestFiltersLeaveNotesOut(t *testing.T) {
 	dir := folder(t, map[string]string{
 		"projects/garden.md":      "---\ntags: [project/garden, Done]\ntype: Plan\ndate: 2026-03-04\n---\nThe tomato.\n",

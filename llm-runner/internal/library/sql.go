@@ -1,11 +1,13 @@
 package library
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -125,6 +127,8 @@ func loadIndex(ctx context.Context, d *db.DB) (*index, error) {
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("read library: %w", err)
 	}
+	// The passages of one segment lie between those of others, however often it was written anew: noteOf and later merges go by that.
+	slices.SortStableFunc(all, func(a, b *segment) int { return cmp.Compare(a.first(), b.first()) })
 	x, n := newIndex(all), 0
 	if err := d.Read().QueryRowContext(ctx, `SELECT count(*) FROM library_passages`).Scan(&n); err != nil {
 		return nil, fmt.Errorf("read library: %w", err)
@@ -452,9 +456,6 @@ func kept(ctx context.Context, d *db.DB, f Filter) (map[uint32]bool, error) {
 	for _, tag := range f.Tags {
 		add(`(instr(tags, ?) > 0 OR instr(tags, ?) > 0)`, "\n"+tag+"\n", "\n"+tag+"/")
 	}
-	for _, part := range f.Path {
-		add(`instr(lower(path), ?) > 0`, part)
-	}
 	if f.Type != "" {
 		add(`type = ?`, f.Type)
 	}
@@ -467,15 +468,24 @@ func kept(ctx context.Context, d *db.DB, f Filter) (map[uint32]bool, error) {
 	if f.Before != "" {
 		add(`day <> '' AND day < ?`, f.Before)
 	}
-	found, err := ids(ctx, d, `SELECT id FROM library_notes WHERE `+strings.Join(where, " AND "), values...)
+	rows, err := d.Read().QueryContext(ctx, `SELECT id, path FROM library_notes WHERE `+strings.Join(where, " AND "), values...)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("search library: %w", err)
 	}
-	all := make(map[uint32]bool, len(found))
-	for _, id := range found {
-		all[uint32(id)] = true
+	defer rows.Close()
+	all := map[uint32]bool{}
+	for rows.Next() {
+		var id uint32
+		var path string
+		if err := rows.Scan(&id, &path); err != nil {
+			return nil, fmt.Errorf("search library: %w", err)
+		}
+		path = folded(path) // SQLite knows of no letters but A to Z
+		if !slices.ContainsFunc(f.Path, func(part string) bool { return !strings.Contains(path, folded(part)) }) {
+			all[id] = true
+		}
 	}
-	return all, nil
+	return all, rows.Err()
 }
 
 func writeExcluded(ctx context.Context, d *db.DB, patterns []string) error {
