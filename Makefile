@@ -36,16 +36,8 @@ test: | toolchain ## the fast tests (no network, no services)
 	$(GO) vet ./...
 	$(GO) test ./...
 
-# The packages of llm-runner that have proofs; the others have nothing that `make test` has not run.
-PROOFS = $$(git grep -l '^//go:build .*prove' -- 'llm-runner/*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')
-
-prove: bin/llm-runner ## the slow, real ones: PostgreSQL, Ollama, a browser, restic, S3 and Kuma, machines made and restored, the race detector, fuzzing
-	scripts/setup.sh
-	LLM_RUNNER_BIN=$(CURDIR)/bin/llm-runner $(GO) test -count=1 -timeout 20m -tags prove $(PROOFS)
-	HOMELAB_PROVE=1 $(GO) test -count=1 -timeout 25m -p 2 -tags prove ./homelab-iac/... ./internal/...
-	$(GO) test -race -timeout 15m ./llm-runner/...
-	$(MAKE) fuzz FUZZTIME=2000x # a count: a duration can end in the middle of an input and fail
-	$(MAKE) lint
+prove: bin/llm-runner ## the slow, real ones: PostgreSQL, Ollama, a browser, restic, S3 and Kuma, machines made and restored, the race detector, fuzzing (STEPS="race lint" for some)
+	GO=$(GO) scripts/prove.sh $(STEPS)
 
 bin/labctl: $(SOURCES) | toolchain
 	@mkdir -p bin

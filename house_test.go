@@ -204,6 +204,7 @@ func TestEveryTableHasOneOwner(t *testing.T) {
 	migrations = append(migrations, twins...)
 	owner := map[string]string{}
 	table := regexp.MustCompile(`(?i)CREATE (?:VIRTUAL )?TABLE (?:IF NOT EXISTS )?(\w+)`)
+	drop, dropped := regexp.MustCompile(`(?i)DROP TABLE (?:IF EXISTS )?(\w+)`), map[string]bool{}
 	for _, m := range migrations {
 		text, err := os.ReadFile(m)
 		if err != nil {
@@ -218,6 +219,20 @@ func TestEveryTableHasOneOwner(t *testing.T) {
 				t.Errorf("%s: table %s belongs to %s already", m, found[1], other)
 			}
 			owner[found[1]] = who
+			delete(dropped, found[1])
+		}
+		for _, found := range drop.FindAllStringSubmatch(string(text), -1) {
+			dropped[found[1]] = true
+		}
+	}
+	page, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, who := range owner {
+		one := regexp.MustCompile("(?m)^\\|[^|]*`(" + name + "|" + strings.SplitN(name, "_", 2)[0] + `_\*)` + "`[^|]*\\| " + who + `\b`)
+		if !one.Match(page) && !dropped[name] {
+			t.Errorf("ARCHITECTURE.md does not say that the table %s belongs to %s", name, who)
 		}
 	}
 	for _, f := range goFiles(t) {

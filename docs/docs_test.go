@@ -48,6 +48,36 @@ func TestLinksLeadToPages(t *testing.T) {
 	}
 }
 
+// A row behind an empty line is no part of a table: it is shown as the text that it is.
+func TestNoTableIsCutByAnEmptyLine(t *testing.T) {
+	pages, err := filepath.Glob("*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{"decisions", "homelab", "runbooks"} {
+		more, err := filepath.Glob(folder + "/*.md")
+		if err != nil || len(more) == 0 {
+			t.Fatal(folder, err)
+		}
+		pages = append(pages, more...)
+	}
+	for _, p := range pages {
+		text, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, code := strings.Split(string(text), "\n"), false
+		for i, line := range lines {
+			if code = code != strings.HasPrefix(line, "```"); code || i == 0 || !strings.HasPrefix(line, "|") || strings.HasPrefix(lines[i-1], "|") {
+				continue
+			}
+			if i+1 == len(lines) || !strings.HasPrefix(lines[i+1], "|--") && !strings.HasPrefix(lines[i+1], "| --") {
+				t.Errorf("%s, line %d: a table begins without a head: %.60s", p, i+1, line)
+			}
+		}
+	}
+}
+
 func TestLinksOfTheHomelabsPagesLeadSomewhere(t *testing.T) {
 	pages, err := filepath.Glob("runbooks/*.md")
 	if err != nil || len(pages) < 10 {
@@ -62,7 +92,11 @@ func TestLinksOfTheHomelabsPagesLeadSomewhere(t *testing.T) {
 			t.Errorf("runbooks/README.md does not name %s", name)
 		}
 	}
-	for _, p := range append(pages, Homelab...) {
+	more, err := filepath.Glob("homelab/*.md")
+	if err != nil || len(more) < 3 {
+		t.Fatal(more, err)
+	}
+	for _, p := range slices.Concat(pages, more, Homelab) {
 		text, err := os.ReadFile(p)
 		if err != nil {
 			t.Fatal(err)

@@ -129,48 +129,27 @@ func (a *app) facts(queue *jobs.Service) agent.Sources {
 	if a.config.Vault.Path == "" { // the handbook's tasks are nobody's
 		src.Changed, src.Tasks, src.Projects = nil, nil, nil
 	}
-	t := a.config.Tools.Search
-	if searcher := browse.NewSearcher(browse.SearchConfig{SearXNG: t.SearXNG, Tavily: string(t.Tavily)}); searcher.Missing() == "" {
-		src.Search = func(ctx context.Context, query string) ([]agent.Hit, error) {
-			if err := a.mayRun(ctx, "web_search"); err != nil {
-				return nil, err
-			}
-			all, err := searcher.Search(ctx, query, "", "day", 5)
-			out := make([]agent.Hit, len(all))
-			for i, h := range all {
-				out[i] = agent.Hit{Title: h.Title, URL: h.URL, Text: h.Snippet}
-			}
-			return out, err
+	if a.searcher.Missing() == "" {
+		src.Search = func(ctx context.Context, query string) (out []agent.Hit, err error) {
+			return out, a.box.Do(ctx, toolbox.Scope{Source: "agent"}, "web_search", map[string]string{"query": query, "since": "day"}, func(ctx context.Context) (toolbox.Result, error) {
+				all, err := a.searcher.Search(ctx, query, "", "day", 5)
+				for _, h := range all {
+					out = append(out, agent.Hit{Title: h.Title, URL: h.URL, Text: h.Snippet})
+				}
+				return browse.Shown(all), err
+			})
 		}
 	}
-	src.Feed = func(ctx context.Context, url string) ([]agent.Headline, error) {
-		if err := a.mayRun(ctx, "fetch_url"); err != nil {
-			return nil, err
-		}
-		all, err := a.fetcher.Feed(ctx, url)
-		out := make([]agent.Headline, len(all))
-		for i, e := range all {
-			out[i] = agent.Headline{Title: e.Title, URL: e.URL, At: e.Published}
-		}
-		return out, err
+	src.Feed = func(ctx context.Context, url string) (out []agent.Headline, err error) {
+		return out, a.box.Do(ctx, toolbox.Scope{Source: "agent"}, "fetch_url", map[string]string{"url": url}, func(ctx context.Context) (toolbox.Result, error) {
+			all, err := a.fetcher.Feed(ctx, url)
+			for _, e := range all {
+				out = append(out, agent.Headline{Title: e.Title, URL: e.URL, At: e.Published})
+			}
+			return toolbox.Result{Text: fmt.Sprintf("A feed of %d entries.", len(all))}, err
+		})
 	}
 	return src
-}
-
-// mayRun says that tools are allowed without being asked about.
-func (a *app) mayRun(ctx context.Context, tools ...string) error {
-	entries, err := a.box.Entries(ctx, 0)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		for _, name := range tools {
-			if e.Name == name && e.Policy != toolbox.Allow {
-				return fmt.Errorf("the tool %s may not be used without asking; allow it on the Tools page", name)
-			}
-		}
-	}
-	return nil
 }
 
 // standing is how far the projects are.

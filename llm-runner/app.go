@@ -43,6 +43,7 @@ type app struct {
 	settled   chan string // providers that have just ended a request, for what is held for their limits
 	box       *toolbox.Box
 	fetcher   *browse.Fetcher
+	searcher  *browse.Searcher
 	servers   *mcpclient.Client
 	memory    *memory.Service
 	said      *chat.Service                 // reads conversations

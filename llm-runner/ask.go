@@ -26,17 +26,19 @@ Examples:
   llm-runner ask --model llama-70b "Name three good uses of a raspberry pi"
   llm-runner ask --project "Review this plan" < plan.md
   cat notes.md | llm-runner ask - --model gemma4
+  llm-runner ask --requires davas "What is on this drawing?" < drawing.svg
 
-Exit codes: 0 answered, 2 wrong usage, 3 nobody can answer now (standard error says until when), 4 refused for good.`,
+Exit codes: 0 answered, 1 failed (an answer broke off, ...), 2 wrong usage, 3 nobody can answer now (standard error says until when), 4 refused for good.`,
 	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 		model := fs.String("model", "", "`MODEL` to ask (default: the route table's)")
 		project := fs.Bool("project", false, "project mode: insist on routes.project")
+		requires := fs.String("requires", "", "insist on `PROVIDER`")
 		return func(ctx context.Context) error {
 			question, err := c.question()
 			if err != nil {
 				return err
 			}
-			return c.ask(ctx, llm.Request{Model: *model, Project: *project, Purpose: "ask",
+			return c.ask(ctx, llm.Request{Model: *model, Project: *project, Requires: *requires, Purpose: "ask",
 				Messages: []llm.Message{llm.Says(llm.User, question)}})
 		}
 	},
@@ -77,19 +79,21 @@ func (c *call) ask(ctx context.Context, req llm.Request) error {
 		return err
 	}
 	var p llm.Provider
+	var by *llm.Route // the server's answers do not say why; its decision does
 	if bell, ok := running(config.Data); ok {
 		var d route.Decision
-		if err := bell.get(ctx, "/api/route?"+routeQuery(route.Ask{Model: req.Model, Project: req.Project}), &d); err != nil {
+		if err := bell.get(ctx, "/api/route?"+routeQuery(route.Ask{Model: req.Model, Project: req.Project, Requires: req.Requires}), &d); err != nil {
 			return err
 		}
-		if len(d.Targets) > 0 { // the server's answers do not say why; its decision does
-			defer func() {
-				c.credit(&llm.Route{Provider: d.Targets[0].Provider, Model: d.Targets[0].Model, Rule: d.Rule, Why: d.Why})
-			}()
+		if len(d.Targets) > 0 {
+			by = &llm.Route{Provider: d.Targets[0].Provider, Model: d.Targets[0].Model, Rule: d.Rule, Why: d.Why}
 		}
 		header := http.Header{}
 		if req.Project {
 			header.Set("X-Runner-Project", "true")
+		}
+		if req.Requires != "" {
+			header.Set("X-Runner-Requires", req.Requires)
 		}
 		p = openai.New(openai.Config{Name: "llm-runner", URL: bell.URL + "/v1", Key: bell.Token, Header: header})
 	} else {
@@ -108,7 +112,11 @@ func (c *call) ask(ctx context.Context, req llm.Request) error {
 		}
 		p = a.router
 	}
-	return c.print(p.Stream(ctx, req))
+	if err := c.print(p.Stream(ctx, req)); err != nil || by == nil {
+		return err
+	}
+	c.credit(by)
+	return nil
 }
 
 // print writes the answer to standard output as it comes, and who answered to standard error.

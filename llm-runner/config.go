@@ -178,6 +178,7 @@ type TracesConfig struct {
 type AuthConfig struct {
 	Password Secret            `yaml:"password"` // people log in with it
 	Tokens   map[string]Secret `yaml:"tokens"`   // programs send one as a bearer token; the name is for the log
+	Decide   []string          `yaml:"decide"`   // names of tokens with which what waits for a person may be decided
 }
 
 // A Secret is a reference in the configuration, env:NAME or file:PATH, and the value it points to after Load.
@@ -292,6 +293,11 @@ func (v *validator) check() {
 		v.secret("auth.tokens."+name, &token)
 		if c.Auth.Tokens[name] = token; token != "" && len(token) < 16 {
 			v.fault("auth.tokens."+name, "is shorter than 16 characters: make one with openssl rand -hex 24")
+		}
+	}
+	for i, name := range c.Auth.Decide {
+		if _, ok := c.Auth.Tokens[name]; !ok {
+			v.fault(fmt.Sprintf("auth.decide[%d]", i), "%q is not one of auth.tokens: name one of them", name)
 		}
 	}
 	if host, port, err := net.SplitHostPort(c.Listen); err != nil || port == "" {

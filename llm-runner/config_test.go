@@ -2,9 +2,11 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,6 +43,8 @@ func TestTheExampleHoldsEveryKeyAndIsValid(t *testing.T) {
 		t.Errorf("the example is not valid:\n%v", err)
 	} else if len(c.Warnings) != 5 { // three keys, the webhook and the topic, none of which are set here
 		t.Errorf("warnings: %v", c.Warnings)
+	} else if len(c.MCP.Servers) > 0 || c.Discord.Runbooks != "" {
+		t.Errorf("copied as it is, the example starts or links to what is nobody's: %v, %q", c.MCP.Servers, c.Discord.Runbooks)
 	}
 	var c Config
 	lines, _ := strict.Decode(doc, &c)
@@ -262,5 +266,45 @@ func TestTheLibrarysKeysSayWhatIsWrong(t *testing.T) {
 	c, err := load(t, "providers: {a: {kind: ollama}}\nlibrary: {embed: a/hf.co/x/y:latest, store: qdrant}")
 	if err != nil || c.Library.Embed != "a/hf.co/x/y:latest" {
 		t.Error(c, err)
+	}
+}
+
+func TestEverySecretIsHiddenAndNamedInTheHandbook(t *testing.T) {
+	var c Config
+	all := map[string]string{}
+	var fill func(v reflect.Value, key string)
+	fill = func(v reflect.Value, key string) {
+		switch {
+		case v.Type() == reflect.TypeFor[Secret]():
+			all[key] = fmt.Sprintf("the secret of key number %d", len(all))
+			v.SetString(all[key])
+		case v.Kind() == reflect.Struct:
+			for i := range v.NumField() {
+				if name := v.Type().Field(i).Tag.Get("yaml"); name != "" {
+					fill(v.Field(i), strings.TrimPrefix(key+"."+name, "."))
+				}
+			}
+		case v.Kind() == reflect.Map:
+			one := reflect.New(v.Type().Elem()).Elem()
+			fill(one, key+".<name>")
+			v.Set(reflect.MakeMap(v.Type()))
+			v.SetMapIndex(reflect.ValueOf("one"), one)
+		}
+	}
+	fill(reflect.ValueOf(&c).Elem(), "")
+	page, err := os.ReadFile("../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "\n## Secrets\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	hidden := c.secrets()
+	for key, secret := range all {
+		if !slices.Contains(hidden, secret) {
+			t.Errorf("%s is not among the secrets that alerts and traces leave out", key)
+		}
+		if !strings.Contains(section, "`"+key+"`") {
+			t.Errorf("docs/configuration.md does not name %s below Secrets", key)
+		}
 	}
 }

@@ -69,16 +69,12 @@ func (a *app) outside(searcher *browse.Searcher, fetcher *browse.Fetcher) func(c
 		return nil
 	}
 	return func(ctx context.Context, query string) (all []graph.Source, dropped []graph.Drop, err error) {
-		entries, err := a.box.Entries(ctx, 0)
-		if err != nil {
-			return nil, nil, err
-		}
-		for _, e := range entries {
-			if (e.Name == "web_search" || e.Name == "fetch_url") && e.Policy != toolbox.Allow {
-				return nil, nil, errors.New("the tools web_search and fetch_url may not be used without asking; allow both on the Tools page")
-			}
-		}
-		found, err := searcher.Search(ctx, query, "", "", 2*webPages)
+		scope := toolbox.Scope{Source: "research"}
+		var found []browse.Hit
+		err = a.box.Do(ctx, scope, "web_search", map[string]string{"query": query}, func(ctx context.Context) (toolbox.Result, error) {
+			found, err = searcher.Search(ctx, query, "", "", 2*webPages)
+			return browse.Shown(found), err
+		})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -87,20 +83,15 @@ func (a *app) outside(searcher *browse.Searcher, fetcher *browse.Fetcher) func(c
 			if read == webPages {
 				break
 			}
-			page, err := fetcher.Fetch(ctx, hit.URL)
+			var page browse.Page
+			err := a.box.Do(ctx, scope, "fetch_url", map[string]string{"url": hit.URL}, func(ctx context.Context) (toolbox.Result, error) {
+				page, err = fetcher.Fetch(ctx, hit.URL)
+				return toolbox.Result{Text: page.Head()}, err
+			})
 			if err != nil {
 				a.log.Debug("read a page for research", "url", hit.URL, "error", err)
 				dropped = append(dropped, graph.Drop{Path: hit.URL, Why: "it could not be read: " + err.Error()})
 				continue
-			}
-			err = a.keepPage(ctx, page)
-			var unfit library.Unfit
-			if errors.As(err, &unfit) { // one page is no reason to lose the others
-				dropped = append(dropped, graph.Drop{Path: hit.URL, Why: "it could not be kept: " + err.Error()})
-				continue
-			}
-			if err != nil {
-				return nil, dropped, err
 			}
 			if published[page.URL] = page.Published; page.Published.IsZero() {
 				published[page.URL] = hit.Published

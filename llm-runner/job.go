@@ -4,14 +4,13 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/jobs"
@@ -36,6 +35,7 @@ Examples:
   llm-runner job submit "Summarise the minutes" < minutes.md
   llm-runner job submit - --type chain --priority 2 --deadline 12h < plan.md
   llm-runner job submit "What did we decide about the heating?" --type research --wait
+  llm-runner job submit "Who has won the race today?" --tools web_search,fetch_url
   llm-runner job list --state held,queued
   llm-runner job wait 12 --timeout 10m
 
@@ -51,6 +51,12 @@ failed (no server, no such job, or its state does not allow it), 2 wrong usage o
 		fs.IntVar(&j.spec.Priority, "priority", 0, "`N` from 1 (first) to 9 (last) (default 5)")
 		fs.StringVar(&j.spec.Deadline, "deadline", "", "how `LONG` it may wait in all, such as 90m or 12h (default: as long as it takes)")
 		fs.IntVar(&j.spec.MaxAttempts, "max-attempts", 0, "give up after `N` faults that might have passed (default 5)")
+		fs.Func("tools", "what the model may use: `NAMES` separated by commas, such as web_search,fetch_url, or * for all (default: nothing)", func(s string) error {
+			if j.spec.Tools = strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' }); len(j.spec.Tools) == 0 {
+				return errors.New("no tool is named: write for example web_search,fetch_url, or * for all")
+			}
+			return nil
+		})
 		fs.StringVar(&j.spec.Plan, "plan", "", "of research: `HOW` it begins, ask (you see its plan first) or auto (default auto)")
 		fs.StringVar((*string)(&j.spec.Notify), "notify", "", "tell the operator of `WHICH` end: always, success or failure (default: none)")
 		fs.StringVar(&j.spec.Output, "output", "", "write the answer to `NOTE`, a path in the vault such as notes/answer.md")
@@ -163,89 +169,6 @@ func (j *jobCall) submit(ctx context.Context) error {
 		return err
 	}
 	return j.await(ctx, job.ID)
-}
-
-func because(job jobs.Job) string {
-	s := ""
-	if job.Reason != "" {
-		s = ": " + job.Reason
-	}
-	if at := job.GoesOn(); !at.IsZero() {
-		s += "; it goes on at " + at.Local().Format("2006-01-02 15:04:05")
-	}
-	return s
-}
-
-// line prints one job in one line.
-func (j *jobCall) line(raw json.RawMessage) error {
-	if j.asJSON {
-		return j.printJSON(raw)
-	}
-	var job jobs.Job
-	if err := json.Unmarshal(raw, &job); err != nil {
-		return err
-	}
-	fmt.Fprintf(j.stdout, "%d\t%s%s\n", job.ID, job.State, because(job))
-	return nil
-}
-
-func (j *jobCall) list(ctx context.Context) error {
-	var raw json.RawMessage
-	if err := j.ask(ctx, "/api/jobs?"+url.Values{"state": {j.state}}.Encode(), nil, &raw); err != nil {
-		return err
-	}
-	if j.asJSON {
-		return j.printJSON(raw)
-	}
-	var all struct{ Jobs []jobs.Job }
-	if err := json.Unmarshal(raw, &all); err != nil {
-		return err
-	}
-	w := tabwriter.NewWriter(j.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tSTATE\tTYPE\tSINCE\tETA\tTITLE\tREASON")
-	for _, x := range all.Jobs {
-		eta := "-"
-		if x.ETA != nil {
-			eta = x.ETA.Local().Format("2006-01-02 15:04:05")
-		}
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", x.ID, x.State, x.Type, x.Since.Local().Format("2006-01-02 15:04:05"), eta, x.Title, x.Reason)
-	}
-	return w.Flush()
-}
-
-func (j *jobCall) show(raw json.RawMessage) error {
-	if j.asJSON {
-		return j.printJSON(raw)
-	}
-	var job shownJob
-	if err := json.Unmarshal(raw, &job); err != nil {
-		return err
-	}
-	fmt.Fprintf(j.stdout, "job %d: %s (%s, priority %d)\n%s%s\n", job.ID, job.Title, job.Type, job.Priority, job.State, because(job.Job))
-	if job.Position > 0 {
-		fmt.Fprintf(j.stdout, "place in the line: %d\n", job.Position)
-	}
-	if job.ETA != nil {
-		fmt.Fprintf(j.stdout, "done at about: %s\n", job.ETA.Local().Format("2006-01-02 15:04:05"))
-	}
-	if job.File != "" {
-		fmt.Fprintf(j.stdout, "file: %s\n", job.File)
-	}
-	if job.Note != "" {
-		fmt.Fprintf(j.stdout, "answer: %s\n", job.Note)
-	}
-	fmt.Fprintln(j.stdout)
-	w := tabwriter.NewWriter(j.stdout, 0, 0, 2, ' ', 0)
-	for _, e := range job.Timeline {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", e.At.Local().Format("2006-01-02 15:04:05"), e.To, e.Note)
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	if job.Answer != "" {
-		fmt.Fprintf(j.stdout, "\n%s\n", strings.TrimRight(job.Answer, "\n"))
-	}
-	return nil
 }
 
 // A serverError is the server's own word on what was asked of it.

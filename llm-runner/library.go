@@ -2,19 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
-	"net/http"
-	"net/url"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"home.arpa/lab/llm-runner/internal/library"
-	"home.arpa/lab/llm-runner/internal/llm"
-	"home.arpa/lab/llm-runner/internal/upstream"
 )
 
 var libraryCommand = command{
@@ -103,96 +96,6 @@ const libraryVerbs = "status, search, add, documents, remove, reindex, exclude o
 type libraryState struct {
 	library.Status
 	Excluded []string `json:"excluded"`
-}
-
-// A shelf is the index as the command reaches it: through the server, or itself.
-type shelf struct {
-	bell *doorbell
-	own  *library.Library
-}
-
-func (c *call) openShelf(ctx context.Context, config *Config) (s shelf, done func(), err error) {
-	if bell, ok := running(config.Data); ok {
-		return shelf{bell: &bell}, func() {}, nil
-	}
-	a, err := assemble(ctx, config, quiet(), nil)
-	if err != nil {
-		return shelf{}, nil, err
-	}
-	stop := c.watchReading(a.library)
-	_, err = a.library.Sync(ctx)
-	stop()
-	if err != nil {
-		a.close()
-		return shelf{}, nil, err
-	}
-	return shelf{own: a.library}, func() { a.close() }, nil
-}
-
-func (s shelf) search(ctx context.Context, query string, limit int) (found library.Shown, err error) {
-	if s.own != nil {
-		result, err := s.own.Explain(ctx, library.Request{Query: query, Limit: limit})
-		return library.Show(result), err
-	}
-	return found, s.bell.ask(ctx, "/api/library/search?"+url.Values{"q": {query}, "limit": {fmt.Sprint(limit)}}.Encode(), nil, &found)
-}
-
-func (s shelf) do(ctx context.Context, verb, pattern string) (state libraryState, err error) {
-	if s.own == nil {
-		path, body := "/api/library", []byte(nil)
-		switch verb {
-		case "status":
-		case "reindex", "exclude", "include":
-			path += "/" + verb
-			if body, err = json.Marshal(map[string]string{"pattern": pattern}); err != nil {
-				return state, err
-			}
-		default:
-			return state, usageError{"there is no library " + verb + ": say " + libraryVerbs}
-		}
-		return state, s.bell.ask(ctx, path, body, &state)
-	}
-	switch verb {
-	case "status":
-	case "reindex":
-		_, err = s.own.Reindex(ctx)
-	case "exclude":
-		err = s.own.Exclude(ctx, pattern)
-	case "include":
-		err = s.own.Include(ctx, pattern)
-	default:
-		err = usageError{"there is no library " + verb + ": say " + libraryVerbs}
-	}
-	if err == nil && (verb == "exclude" || verb == "include") {
-		_, err = s.own.Sync(ctx)
-	}
-	return libraryState{s.own.Status(), s.own.Excluded()}, err
-}
-
-// ask asks the server for JSON; with a body it is a POST.
-func (d doorbell) ask(ctx context.Context, path string, body []byte, into any) error {
-	client := upstream.New("llm-runner", d.URL, http.Header{"Authorization": {"Bearer " + d.Token}}, 30*time.Second)
-	defer client.CloseIdle()
-	resp, err := client.Do(ctx, path, nil, body)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
-	if err != nil {
-		return fmt.Errorf("read the server's answer to %s: %w", path, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		var told struct{ Error struct{ Message string } }
-		if json.Unmarshal(text, &told) == nil && told.Error.Message != "" {
-			return fmt.Errorf("%s", told.Error.Message)
-		}
-		return &llm.Error{Kind: llm.Unavailable, Provider: "llm-runner", Status: resp.StatusCode, Message: string(text)}
-	}
-	if err := json.Unmarshal(text, into); err != nil {
-		return fmt.Errorf("read the server's answer to %s: %w", path, err)
-	}
-	return nil
 }
 
 func (c *call) printFound(found library.Shown, why, asJSON bool) error {

@@ -72,6 +72,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if args[0] == readDocumentCommand {
 		return readDocument(ctx, args[1:], stdin, stdout, stderr)
 	}
+	if args[0] == readPageCommand {
+		return readPage(ctx, stdin, stdout, stderr)
+	}
 	if args[0] == "--version" {
 		args[0] = "version"
 	}
@@ -99,14 +102,19 @@ type usageError struct{ text string }
 
 func (e usageError) Error() string { return e.text }
 
-// invoke parses the flags, which may stand before, between and after the arguments, and runs the command.
-func (cmd command) invoke(ctx context.Context, c *call, args []string) error {
+// flags are the command's own and those that every command has, and what runs it once they are parsed.
+func (cmd command) flags(c *call) (*flag.FlagSet, func(context.Context) error) {
 	fs := flag.NewFlagSet(cmd.name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.StringVar(&c.Config, "config", "", "configuration `FILE` (default: runner.yaml in the data directory)")
 	fs.StringVar(&c.Data, "data", "", "data `DIR` (default: $XDG_DATA_HOME/llm-runner or ~/.local/share/llm-runner)")
 	fs.StringVar(&c.Vault, "vault", "", "`DIR` of Markdown notes (default: the handbook)")
-	work := cmd.setup(fs, c)
+	return fs, cmd.setup(fs, c)
+}
+
+// invoke parses the flags, which may stand before, between and after the arguments, and runs the command.
+func (cmd command) invoke(ctx context.Context, c *call, args []string) error {
+	fs, work := cmd.flags(c)
 	for {
 		err := fs.Parse(args)
 		if errors.Is(err, flag.ErrHelp) {

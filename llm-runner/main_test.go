@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -19,10 +18,16 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"home.arpa/lab/internal/pages"
+	"home.arpa/lab/internal/port"
 	"home.arpa/lab/llm-runner/internal/db"
 )
 
+// TestMain is also the process that reads a document or a page.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && (os.Args[1] == readDocumentCommand || os.Args[1] == readPageCommand) {
+		main()
+	}
 	testscript.Main(m, map[string]func(){"llm-runner": main})
 }
 
@@ -54,18 +59,16 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"free": func(ts *testscript.TestScript, _ bool, args []string) {
-				l, err := net.Listen("tcp", "127.0.0.1:0")
+				free, err := port.Free()
 				ts.Check(err)
-				_, port, _ := net.SplitHostPort(l.Addr().String())
-				ts.Check(l.Close())
-				ts.Setenv(args[0], port)
+				ts.Setenv(args[0], strconv.Itoa(free))
 			},
 			"subst": func(ts *testscript.TestScript, _ bool, args []string) {
 				path := ts.MkAbs(args[0])
 				ts.Check(os.WriteFile(path, []byte(strings.ReplaceAll(ts.ReadFile(path), "$"+args[1], ts.Getenv(args[1]))), 0o600))
 			},
 			"await": func(ts *testscript.TestScript, _ bool, args []string) {
-				deadline := time.Now().Add(20 * time.Second)
+				deadline := time.Now().Add(time.Minute)
 				for {
 					resp, err := http.Get(args[0])
 					if err == nil {
@@ -117,7 +120,7 @@ func TestScripts(t *testing.T) {
 					want, err = strconv.Atoi(args[1])
 					ts.Check(err)
 				}
-				deadline := time.Now().Add(20 * time.Second)
+				deadline := time.Now().Add(time.Minute)
 				for {
 					all, err := filepath.Glob(ts.MkAbs(args[0]))
 					ts.Check(err)
@@ -197,16 +200,25 @@ func request(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// TestEveryCommandHasHelpWithExamples keeps help honest.
-func TestEveryCommandHasHelpWithExamples(t *testing.T) {
+// TestEveryCommandHasHelpWithExamplesAndExitCodes keeps help honest: what it shows, the commands take.
+func TestEveryCommandHasHelpWithExamplesAndExitCodes(t *testing.T) {
 	for _, cmd := range commands {
 		var out strings.Builder
 		if code := run(t.Context(), []string{cmd.name, "--help"}, os.Stdin, &out, io.Discard); code != exitOK {
 			t.Errorf("%s --help: exit code %d", cmd.name, code)
 		}
-		for _, want := range []string{"Usage: llm-runner " + cmd.name, "Examples:", "--config"} {
+		for _, want := range []string{"Usage: llm-runner " + cmd.name, "Examples:", "\n  llm-runner " + cmd.name, "Exit codes: 0 ", "--config"} {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("%s --help does not say %q", cmd.name, want)
+			}
+		}
+		for _, c := range pages.Examples(cmd.help, "llm-runner") {
+			fs, _ := cmd.flags(&call{})
+			if c.Words[0] != cmd.name {
+				continue // what stands before it: a fake, say
+			}
+			if err := pages.Fits(fs, cmd.args, c.Words[1:]); err != nil {
+				t.Errorf("%s --help shows %q: %v", cmd.name, c.Words, err)
 			}
 		}
 	}

@@ -21,8 +21,8 @@ import (
 
 var mcpCommand = command{
 	name: "mcp", args: "[flags]", summary: "offer the tools to another program over stdin and stdout (MCP)",
-	help: `Speaks the Model Context Protocol on stdin and stdout, for programs that start their MCP servers themselves: Claude Code, editors,
-desktop assistants. Where llm-runner serves from the same data directory, that server does the work, with its policies and its log;
+	help: `Speaks the Model Context Protocol on stdin and stdout, for programs that start their MCP servers themselves, such as editors and
+desktop assistants: give them the command llm-runner with the argument mcp. Where llm-runner serves from the same data directory, that server does the work, with its policies and its log;
 otherwise this process does. A tool that is asked about waits for your word on the server's Tools page; without a server nobody can
 be asked, and such calls fail.
 
@@ -31,7 +31,6 @@ Programs that connect over HTTP use http://ADDR/mcp of the server instead, with 
 Examples:
   llm-runner mcp
   llm-runner mcp --vault ~/notes
-  claude mcp add notes -- llm-runner mcp
 
 Exit codes: 0 the client has left, 1 failed, 2 the configuration is wrong.`,
 	setup: func(_ *flag.FlagSet, c *call) func(context.Context) error {
@@ -44,8 +43,14 @@ Exit codes: 0 the client has left, 1 failed, 2 the configuration is wrong.`,
 				return err
 			}
 			transport := &mcp.IOTransport{Reader: io.NopCloser(c.stdin), Writer: unclosed{c.stdout}}
-			if bell, ok := running(config.Data); ok {
-				return left(ctx, mcpserver.Relay(ctx, bell.URL+"/mcp", bell.Token, version, transport))
+			if _, ok := running(config.Data); ok {
+				return left(ctx, mcpserver.Relay(ctx, func() (mcpserver.Place, error) {
+					bell, ok := running(config.Data)
+					if !ok {
+						return mcpserver.Place{}, errors.New("llm-runner serves no more: start it again")
+					}
+					return mcpserver.Place{Endpoint: bell.URL + "/mcp", Token: bell.Token}, nil
+				}, version, transport))
 			}
 			log := slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 			a, err := assemble(ctx, config, log, nil)

@@ -2,192 +2,196 @@ package main
 
 import (
 	"context"
-	"errors"
-	"maps"
-	"slices"
+	"flag"
+	"fmt"
 	"strconv"
 	"strings"
-	"time"
+	"text/tabwriter"
 
-	"home.arpa/lab/llm-runner/internal/chat"
-	"home.arpa/lab/llm-runner/internal/graph"
-	"home.arpa/lab/llm-runner/internal/library"
-	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/memory"
-	"home.arpa/lab/llm-runner/internal/route"
-	"home.arpa/lab/llm-runner/internal/toolbox"
 )
 
-// MemoryConfig is about what is remembered of the person.
-type MemoryConfig struct {
-	On           bool   `yaml:"on"`            // whether facts go along with questions in chats that ask for it; default true
-	Model        string `yaml:"model"`         // reads conversations: a name as callers use it; "" the default of routes
-	PrivateModel string `yaml:"private_model"` // reads private ones, on a machine of one's own; "" model where it is one, else the first such row
+var memoryCommand = command{
+	name: "memory", args: "list|show|learn|add|edit|forget|undo|resolve [ARGUMENT] [flags]", summary: "see and change what is remembered about you",
+	help: `Facts about you, each with the words of yours that it comes from.
+
+  list             current facts, and contradictions that wait for your word; --all has history too
+  show NUMBER      a fact with its sources
+  learn            read what you have written since the last time; what private conversations say is read by a model of your own machines only
+  add TEXT         keep a fact that you write
+  edit NUMBER TEXT give a fact another text
+  undo [NUMBER]    take back the last change, of a fact or of all
+  resolve NUMBER older|newer|both   say what holds of a contradiction
+  forget NUMBER    remove a fact for good, from every file; its message stays, and nothing can be undone
+
+Examples:
+  llm-runner memory learn
+  llm-runner memory list --json
+  llm-runner memory edit 12 'The user lives in Bonn'
+  llm-runner memory forget 12
+
+Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 no model can read now (what was read is kept).`,
+	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
+		asJSON := fs.Bool("json", false, "print JSON")
+		all := fs.Bool("all", false, "of list: also what was replaced or taken back")
+		return func(ctx context.Context) error {
+			do, err := c.memoryVerb(*all, *asJSON)
+			if err != nil {
+				return err
+			}
+			config, err := Load(c.Options)
+			if err != nil {
+				return err
+			}
+			if bell, ok := running(config.Data); ok {
+				return do(ctx, remote{bell})
+			}
+			a, err := assemble(ctx, config, quiet(), nil)
+			if err != nil {
+				return err
+			}
+			defer a.close()
+			a.start()
+			if c.args[0] == "learn" {
+				a.survey(ctx)
+			}
+			return do(ctx, a.memory)
+		}
+	},
 }
 
-func (v *validator) memory() {
-	m := v.c.Memory
-	for key, name := range map[string]string{"memory.model": m.Model, "memory.private_model": m.PrivateModel} {
-		if _, row := v.c.Routes.Models[name]; name != "" && !row && !strings.Contains(name, "/") {
-			v.fault(key, "%q is no row of routes.models: name one, or provider/model, or leave it out", name)
-		}
-		if name == library.Model || name == graph.Name {
-			v.fault(key, "%q is made of your notes and reads no conversations: name a model", name)
-		}
-	}
-	if row, ok := v.c.Routes.Models[m.PrivateModel]; ok && v.c.Providers[row.Provider].cloud() {
-		v.fault("memory.private_model", "%q is answered by %s, a cloud provider, which may not see what is private: name a model of a machine of your own", m.PrivateModel, row.Provider)
-	}
+// A remembering is what remembers as the command reaches it: through the server, or itself.
+type remembering interface {
+	List(ctx context.Context, state memory.State) ([]memory.Fact, error)
+	Conflicts(ctx context.Context) ([]memory.Conflict, error)
+	One(ctx context.Context, id int64) (memory.Fact, error)
+	Learn(ctx context.Context, run string) (memory.Report, error)
+	Add(ctx context.Context, text string) (memory.Fact, error)
+	Edit(ctx context.Context, id int64, text string) (memory.Fact, error)
+	Undo(ctx context.Context, fact int64) (memory.Undoing, error)
+	Resolve(ctx context.Context, conflict int64, holds string) error
+	Forget(ctx context.Context, id int64) error
 }
 
-// openMemory makes what remembers; it needs the library and the router.
-func (a *app) openMemory() {
-	a.said = chat.Reader(a.db)
-	a.memory = memory.New(memory.Config{DB: a.db, Provider: a.router, Model: a.learner, Off: !a.config.Memory.On, Log: a.log,
-		Conversations: func(ctx context.Context) ([]memory.Conversation, error) {
-			all, err := a.said.Chats(ctx, "", allChats)
-			out := make([]memory.Conversation, len(all))
-			for i, c := range all {
-				out[i] = memory.Conversation{ID: c.ID, Changed: c.Updated}
-			}
-			return out, err
-		},
-		Said: func(ctx context.Context, chat int64) ([]memory.Message, error) {
-			all, err := a.said.Said(ctx, chat)
-			return messagesOf(chat, all), err
-		},
-		There: a.said.There,
-		Put: func(ctx context.Context, all ...memory.Entry) error {
-			documents := make([]library.Document, len(all))
-			for i, e := range all {
-				documents[i] = library.Document{Path: e.Name, Text: []byte(e.Text), Time: e.Said}
-			}
-			return a.library.Put(ctx, library.Memory, documents...)
-		},
-		Erase: func(ctx context.Context, names ...string) error {
-			return a.library.Erase(ctx, library.Memory, names...)
-		},
-		Search: a.alike,
-		Blank: func(ctx context.Context, words ...string) error {
-			return errors.Join(a.box.Blank(ctx, words...), a.inquiries.Store.Blank(ctx, words...))
-		},
-		Scrub: func(ctx context.Context) error {
-			err := a.db.Scrub(ctx, "memory_facts", "memory_sources", "memory_changes", "memory_answers", "library_documents", "tool_calls", "tool_steps", "graph_steps", "graph_calls")
-			if a.local != a.db {
-				err = errors.Join(err, a.local.Scrub(ctx))
-			}
+// memoryVerb checks the command line and returns what it asks for.
+func (c *call) memoryVerb(all, asJSON bool) (func(context.Context, remembering) error, error) {
+	if len(c.args) == 0 {
+		return nil, usageError{"say what to do: list, show, learn, add, edit, forget, undo or resolve"}
+	}
+	verb, rest := c.args[0], c.args[1:]
+	id := int64(0)
+	takes := map[string][2]int{"list": {0, 0}, "learn": {0, 0}, "show": {1, 1}, "add": {1, 99}, "edit": {2, 99}, "forget": {1, 1}, "undo": {0, 1}, "resolve": {2, 2}}
+	n, known := takes[verb]
+	switch {
+	case !known:
+		return nil, usageError{fmt.Sprintf("there is no memory %s: say list, show, learn, add, edit, forget, undo or resolve", verb)}
+	case len(rest) < n[0] || len(rest) > n[1]:
+		return nil, usageError{fmt.Sprintf("memory %s takes another number of arguments than %d", verb, len(rest))}
+	case verb != "add" && len(rest) > 0:
+		var err error
+		if id, err = strconv.ParseInt(rest[0], 10, 64); err != nil || id <= 0 {
+			return nil, usageError{fmt.Sprintf("%q is not the number of a fact: memory list shows them", rest[0])}
+		}
+	}
+	fact := func(f memory.Fact, err error) error {
+		if err != nil {
 			return err
-		}})
-}
-
-// allChats is more than anybody has.
-const allChats = 1 << 30
-
-func messagesOf(chat int64, all []chat.Said) []memory.Message {
-	out := make([]memory.Message, len(all))
-	for i, m := range all {
-		out[i] = memory.Message{ID: m.ID, Chat: chat, Text: m.Text, At: m.Created, Private: m.Private, Open: m.Open}
-	}
-	return out
-}
-
-// learner names the model that reads conversations.
-func (a *app) learner(private bool) (string, error) {
-	c := a.config.Memory
-	if !private {
-		if !a.answers(c.Model, false) {
-			return "", errors.New("no model is connected that could read conversations: connect one, or name one in memory.model")
 		}
-		return c.Model, nil
+		return c.printFact(f, asJSON)
 	}
-	names := append([]string{c.PrivateModel, c.Model}, slices.Sorted(maps.Keys(a.config.Routes.Models))...)
-	if c.PrivateModel == "" {
-		names = names[1:]
-	}
-	for _, name := range names {
-		if a.answers(name, true) {
-			return name, nil
+	done := func(says string, err error) error {
+		if err == nil && asJSON {
+			return c.printJSON(map[string]bool{"done": true})
 		}
+		if err == nil {
+			fmt.Fprintln(c.stdout, says)
+		}
+		return err
 	}
-	return "", memory.ErrNoModel
+	return func(ctx context.Context, m remembering) error {
+		switch verb {
+		case "list":
+			return c.listFacts(ctx, m, all, asJSON)
+		case "show":
+			return fact(m.One(ctx, id))
+		case "add":
+			return fact(m.Add(ctx, strings.Join(rest, " ")))
+		case "edit":
+			return fact(m.Edit(ctx, id, strings.Join(rest[1:], " ")))
+		case "resolve":
+			return done("It is decided: "+rest[1]+".", m.Resolve(ctx, id, rest[1]))
+		case "forget":
+			return done(fmt.Sprintf("Fact %d is forgotten for good. The message that it came from stays in its conversation.", id), m.Forget(ctx, id))
+		case "undo":
+			u, err := m.Undo(ctx, id)
+			if err == nil && !asJSON {
+				fmt.Fprintln(c.stdout, "Taken back: "+map[string]string{"made": "the fact counts no longer", "edited": "its text is as before", "resolved": "the contradiction is open again"}[u.Kind]+".")
+			}
+			return fact(u.Fact, err)
+		}
+		r, err := m.Learn(ctx, "command")
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return c.printJSON(r)
+		}
+		fmt.Fprintln(c.stdout, r.Sentence())
+		return nil
+	}, nil
 }
 
-// answers says that a model, and not the notes, answers under a name; home that none of those that may is a cloud provider's.
-func (a *app) answers(name string, home bool) bool {
-	d := a.router.Decide(route.Ask{Model: name})
-	return len(d.Targets) > 0 && !slices.ContainsFunc(d.Targets, func(t route.Target) bool {
-		return t.Provider == library.Model || t.Provider == graph.Name || home && a.router.Outside(t)
-	})
-}
-
-// likeEnough is the cosine from which a fact found by meaning alone belongs to a question; models of today put unrelated texts below it.
-const likeEnough = 0.6
-
-// alike finds facts by words and by meaning.
-func (a *app) alike(ctx context.Context, query string, most int, private bool) ([]string, error) {
-	result, err := a.library.Explain(ctx, library.Request{Query: query, Limit: most, Private: private, Filter: library.Filter{Collection: library.Memory}})
+func (c *call) listFacts(ctx context.Context, m remembering, all, asJSON bool) error {
+	state := memory.Current
+	if all {
+		state = ""
+	}
+	facts, err := m.List(ctx, state)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var names []string
-	for _, f := range library.Show(result).Found {
-		if f.Why.Words.Rank > 0 || f.Why.Meaning.Score >= likeEnough {
-			names = append(names, f.Path)
-		}
-	}
-	return names, nil
-}
-
-// recall is what chats tell a model about the person. The notes quote, and are told nothing.
-func (a *app) recall(ctx context.Context, req llm.Request) ([]chat.Remembered, error) {
-	if len(req.Messages) == 0 || !a.answers(req.Model, false) {
-		return nil, nil
-	}
-	private := slices.ContainsFunc(req.Messages, func(m llm.Message) bool {
-		return slices.ContainsFunc(m.Parts, func(p llm.Part) bool { return p.Private })
-	})
-	facts, err := a.memory.Recall(ctx, req.Messages[len(req.Messages)-1].Text(), private)
+	open, err := m.Conflicts(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	out := make([]chat.Remembered, len(facts))
-	for i, f := range facts {
-		out[i] = chat.Remembered{Fact: f.ID, Private: f.Private, Text: f.Text}
+	if asJSON {
+		return c.printJSON(map[string]any{"facts": notNil(facts), "conflicts": notNil(open)})
 	}
-	return out, nil
+	for _, x := range open {
+		fmt.Fprintf(c.stdout, "Contradiction %d: %q (fact %d) or %q (fact %d)? Say memory resolve %d older, newer or both.\n", x.ID, x.Older.Text, x.Older.ID, x.Newer.Text, x.Newer.ID, x.ID)
+	}
+	if len(facts) == 0 {
+		fmt.Fprintln(c.stdout, "Nothing is remembered yet. llm-runner memory learn reads your conversations.")
+	}
+	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
+	for _, f := range facts {
+		fmt.Fprintf(w, "%d\t%s\t%s\n", f.ID, f.Text, factNote(f))
+	}
+	return w.Flush()
 }
 
-// deleted has facts go with their conversation.
-func (a *app) deleted(int64) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if _, err := a.memory.Conversation(ctx); err != nil {
-		a.log.Warn("forget what rests on a deleted conversation", "error", err) // the next one that learns does
+// factNote says in a few words how a fact stands.
+func factNote(f memory.Fact) string {
+	says := []string{f.Created.Local().Format("2006-01-02"), string(f.Origin)}
+	if f.State != memory.Current {
+		says = append(says, string(f.State))
 	}
+	if f.Private {
+		says = append(says, "private")
+	}
+	if n := len(f.Sources); n > 1 {
+		says = append(says, fmt.Sprintf("said %d times", n))
+	}
+	return strings.Join(says, ", ")
 }
 
-// rememberTool has a model propose a fact, and a person decide.
-func (a *app) rememberTool() toolbox.Tool {
-	type arguments struct {
-		Fact  string `json:"fact" jsonschema:"one short sentence about the person that begins with The user"`
-		Quote string `json:"quote" jsonschema:"the person's own words in this conversation that say so, copied exactly"`
+func (c *call) printFact(f memory.Fact, asJSON bool) error {
+	if asJSON {
+		return c.printJSON(f)
 	}
-	return toolbox.Make(toolbox.Tool{Name: "remember", Effects: true, Policy: toolbox.Ask,
-		Description: "Keeps a lasting fact that the person has stated about themselves in this conversation, for later ones. Never secrets, and nothing that others said."},
-		func(ctx context.Context, c toolbox.Call, in arguments) (toolbox.Result, error) {
-			number, ok := strings.CutPrefix(c.Run, "turn-")
-			turn, err := strconv.ParseInt(number, 10, 64)
-			if !ok || err != nil || c.Chat == 0 {
-				return toolbox.Result{}, errors.New("a fact needs the message that it comes from: this works in a conversation only")
-			}
-			said, err := a.said.Before(ctx, turn)
-			if err != nil {
-				return toolbox.Result{}, err
-			}
-			f, err := a.memory.Remember(ctx, in.Fact, in.Quote, c.Run, messagesOf(c.Chat, said))
-			if err != nil {
-				return toolbox.Result{}, err
-			}
-			return toolbox.Result{Text: "It is remembered as fact " + strconv.FormatInt(f.ID, 10) + ": " + f.Text}, nil
-		})
+	fmt.Fprintf(c.stdout, "Fact %d: %s\n  %s\n", f.ID, f.Text, factNote(f))
+	for _, s := range f.Sources {
+		fmt.Fprintf(c.stdout, "  %q, %s, /chats/%d#m%d\n", s.Quote, s.Said.Local().Format("2006-01-02 15:04"), s.Chat, s.Message)
+	}
+	return nil
 }

@@ -124,7 +124,14 @@ func TestEveryRuleNamesAPageThatSaysWhatToDo(t *testing.T) {
 	if _, err := os.Stat(pictures); err != nil {
 		t.Skip("the homelab's room is not here")
 	}
+	list, err := os.ReadFile("../docs/runbooks/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, r := range rules(t) {
+		if !strings.Contains(string(list), r.Alert) {
+			t.Errorf("docs/runbooks/README.md does not list %s", r.Alert)
+		}
 		url := r.Annotations["runbook_url"]
 		page, ok := strings.CutPrefix(url, "https://gitlab.com/example/homelab/-/blob/main/")
 		if _, err := os.Stat(filepath.Join("..", page)); !ok || err != nil || r.Annotations["summary"] == "" {

@@ -16,7 +16,9 @@ provider has besides, which is asked for as PROVIDER/MODEL; with the target of e
 
 Examples:
   llm-runner models
-  llm-runner models --json`,
+  llm-runner models --json
+
+Exit codes: 0 listed, also what cannot answer now; 1 failed, 2 wrong usage or configuration.`,
 	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context) error {

@@ -16,13 +16,6 @@ type owner struct {
 	path string
 }
 
-// A doorbell is how a command on the same machine reaches the owner. The file that holds it is readable by its user only.
-type doorbell struct {
-	PID   int    `json:"pid"`
-	URL   string `json:"url,omitempty"` // "" while the owner does not serve
-	Token string `json:"token,omitempty"`
-}
-
 // ownedError says that another process works on the data directory.
 type ownedError struct {
 	dir string
@@ -82,19 +75,4 @@ func (o *owner) announce(d doorbell) error {
 func (o *owner) release() {
 	o.file.Truncate(0) //nolint:errcheck // the lock is what counts
 	o.file.Close()
-}
-
-// running returns how to reach the process that serves from a data directory, and whether there is one.
-func running(dir string) (doorbell, bool) {
-	f, err := os.Open(filepath.Join(dir, "owner"))
-	if err != nil {
-		return doorbell{}, false
-	}
-	defer f.Close()
-	if syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil {
-		return doorbell{}, false // nobody holds it: closing f drops our lock again
-	}
-	var d doorbell
-	err = json.NewDecoder(f).Decode(&d)
-	return d, err == nil && d.URL != ""
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -19,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"home.arpa/lab/internal/port"
 	"home.arpa/lab/llm-runner/internal/fake"
 	"home.arpa/lab/llm-runner/internal/fake/script"
 )
@@ -149,12 +149,11 @@ routes:
 // served runs the whole server in this process and returns its address.
 func served(t *testing.T, c *Config) site {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := port.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Listen = l.Addr().String()
-	l.Close()
+	c.Listen = fmt.Sprintf("127.0.0.1:%d", free)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {

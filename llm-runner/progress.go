@@ -17,7 +17,9 @@ argument all projects are shown; else those whose title has PROJECT in it.
 
 Examples:
   llm-runner progress
-  llm-runner progress homelab --json`,
+  llm-runner progress homelab --json
+
+Exit codes: 0 shown; faults of notes stand on standard error and change nothing about that. 1 failed, 2 wrong usage or configuration.`,
 	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 		asJSON := fs.Bool("json", false, "print JSON")
 		return func(ctx context.Context) error {

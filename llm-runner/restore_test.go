@@ -58,6 +58,9 @@ func marks(t *testing.T, dir string) (int64, string) {
 
 // The steps at which a restore can die are taken one by one in package db; here the whole program dies at any moment.
 func TestTheProgramStartsAfterARestoreThatWasKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills processes")
+	}
 	_, snapshot := marks(t, marked(t, 2))
 	seen := map[int64]int{}
 	for i := range 12 {

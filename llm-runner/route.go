@@ -5,13 +5,9 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"net/http"
 	"net/url"
-	"time"
 
-	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/route"
-	"home.arpa/lab/llm-runner/internal/upstream"
 )
 
 var routeCommand = command{
@@ -74,24 +70,6 @@ func routeQuery(ask route.Ask) string {
 		q.Set("project", "true")
 	}
 	return q.Encode()
-}
-
-// get asks the owner of the data directory for JSON.
-func (d doorbell) get(ctx context.Context, path string, into any) error {
-	client := upstream.New("llm-runner", d.URL, http.Header{"Authorization": {"Bearer " + d.Token}}, 5*time.Second)
-	defer client.CloseIdle()
-	resp, err := client.Do(ctx, path, nil, nil) //nolint:bodyclose // ErrorBody does
-	if err != nil {
-		return err
-	}
-	body := upstream.ErrorBody(resp)
-	if resp.StatusCode != http.StatusOK {
-		return &llm.Error{Kind: llm.Unavailable, Provider: "llm-runner", Status: resp.StatusCode, Message: string(body)}
-	}
-	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("read the server's answer to %s: %w", path, err)
-	}
-	return nil
 }
 
 func (c *call) printJSON(v any) error {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"runtime/metrics"
+	"slices"
 	"sync"
 	"time"
 
@@ -90,7 +91,7 @@ func (c *call) serve(ctx context.Context, config *Config, log *slog.Logger) erro
 		}
 	})
 	defer closeWork()
-	chats, err := chat.New(ctx, a.db, a.asker, chat.Config{Cost: config.Prices.Cost, Recall: a.recall, Deleted: a.deleted, Engine: work, Traces: a.traces, Log: log})
+	chats, err := chat.New(ctx, a.db, a.asker, chat.Config{Cost: config.Prices.Cost, Recall: a.recall, Lane: a.router.Lane, Busy: a.busy, Deleted: a.deleted, Engine: work, Traces: a.traces, Log: log})
 	if err != nil {
 		return err
 	}
@@ -127,9 +128,10 @@ func (c *call) serve(ctx context.Context, config *Config, log *slog.Logger) erro
 		return err
 	}
 
-	a.alerts.SetHeld(queue.Held)
+	a.alerts.SetHeld(heldFor(queue, chats))
 	parts := []func(context.Context) error{a.servers.Run, a.router.Run, a.library.Run, a.alerts.Run, a.watchDisk, work.Run, queue.Run, projects.Run, a.memory.Run, agents.Run,
 		func(ctx context.Context) error { return a.goOn(ctx, wanted(queue, chats)) },
+		func(ctx context.Context) error { return a.sweep(ctx, callers(queue, chats, agents)) },
 		func(ctx context.Context) error { return a.wake(ctx, queue, chats, agents, back) }}
 	if inbox != nil {
 		parts = append(parts, inbox.Run)
@@ -221,7 +223,7 @@ func (a *app) wake(ctx context.Context, queue *jobs.Service, chats *chat.Service
 // guard makes what every request has to pass.
 func (a *app) guard(token string) (*guard.Guard, error) {
 	c := guard.Config{Listen: a.config.Listen, Hosts: a.config.Hosts, KeyFile: filepath.Join(a.config.Data, "cookie.key"),
-		Password: string(a.config.Auth.Password), Tokens: map[string]string{}, Log: a.log}
+		Password: string(a.config.Auth.Password), Tokens: map[string]string{}, Deciders: a.config.Auth.Decide, Log: a.log}
 	if token != "" {
 		c.Tokens["local"] = token
 	}
@@ -233,12 +235,9 @@ func (a *app) guard(token string) (*guard.Guard, error) {
 
 // pages makes the pages for people.
 func (a *app) pages(chats *chat.Service, queue *jobs.Service, inbox *jobs.Inbox, projects *progress.Service, agents *agent.Service) (*web.Site, error) {
-	dependencies := func() []web.Dependency {
-		all := append(append([]web.Dependency{a.notes(), a.meant()}, a.teller()...), a.receiver()...)
-		if inbox != nil {
-			all = append(all, dropped(inbox))
-		}
-		return all
+	dependencies := a.dependencies
+	if inbox != nil {
+		dependencies = func() []web.Dependency { return append(a.dependencies(), dropped(inbox)) }
 	}
 	return web.New(web.Config{Chats: chats, Jobs: queue, Library: a.library, Memory: a.memory, Progress: projects, Agents: agents, Inquiries: a.inquiries, Proceed: func(run int64) { a.proceed <- run },
 		Planned: a.planned(queue, chats), SaveReport: a.saveReport,
@@ -248,10 +247,16 @@ func (a *app) pages(chats *chat.Service, queue *jobs.Service, inbox *jobs.Inbox,
 			return note.Text, err
 		},
 		NoModel:      func() bool { return !a.connected() },
+		LogOut:       a.config.Auth.Password != "",
 		Dependencies: dependencies,
 		Incidents:    a.alerts.Open,
 		Undelivered:  a.alerts.Undelivered,
 	})
+}
+
+// dependencies are what is needed besides providers and database.
+func (a *app) dependencies() []web.Dependency {
+	return slices.Concat([]web.Dependency{a.notes(), a.meant()}, a.teller(), a.receiver(), a.searches())
 }
 
 // notes says how the library is.

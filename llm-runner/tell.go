@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/alert"
+	"home.arpa/lab/llm-runner/internal/chat"
 	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/route"
 	"home.arpa/lab/llm-runner/internal/web"
@@ -38,7 +40,7 @@ func (c *Config) secrets() (all []string) {
 	for _, p := range c.Providers {
 		all = append(all, string(p.Key))
 	}
-	all = append(all, string(c.Tools.Search.Tavily))
+	all = append(all, string(c.Tools.Search.Tavily), string(c.Library.Qdrant.Key))
 	for _, s := range c.MCP.Servers {
 		all = append(all, string(s.ClientSecret))
 		for _, secrets := range []map[string]Secret{s.Env, s.Headers} {
@@ -75,6 +77,32 @@ func (a *app) changed(c route.Change) {
 	}
 	a.alerts.Raise(alert.Incident{Key: key, Provider: c.Provider, Grace: grace,
 		Text: fmt.Sprintf("%s is down since %s: %s. Work that needs it is held.", c.Provider, time.Now().Format("15:04:05"), c.Reason)})
+}
+
+// patient is how long a question in the chat may be held until anybody is told who does not look at it.
+const patient = time.Minute
+
+// busy tells of a provider's limit that holds a question in the chat.
+func (a *app) busy(b *llm.BusyError) {
+	if i, ok := alert.Exhausted(b); ok {
+		i.Grace = max(i.Grace, patient)
+		a.alerts.Raise(i)
+	}
+}
+
+// heldFor returns the jobs that are held for a provider, for the incidents that count them; where there are none, a question in the chat
+// keeps one open.
+func heldFor(queue *jobs.Service, chats *chat.Service) func(context.Context, string, int) (map[int64]time.Time, error) {
+	return func(ctx context.Context, provider string, most int) (map[int64]time.Time, error) {
+		all, err := queue.Held(ctx, provider, most)
+		if err != nil || len(all) > 0 || most > 1 {
+			return all, err
+		}
+		if waits, err := chats.Waits(ctx, provider); err != nil || waits {
+			return map[int64]time.Time{0: {}}, err
+		}
+		return all, nil
+	}
 }
 
 // refused tells of a provider that refuses our key or wants money; with nil that it takes requests again.

@@ -10,20 +10,24 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/agent"
 	"home.arpa/lab/llm-runner/internal/alert"
 	"home.arpa/lab/llm-runner/internal/chat"
+	"home.arpa/lab/llm-runner/internal/extract"
 	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/library"
+	"home.arpa/lab/llm-runner/internal/route"
 	"home.arpa/lab/llm-runner/internal/toolbox"
 	"home.arpa/lab/llm-runner/internal/toolbox/browse"
 	"home.arpa/lab/llm-runner/internal/toolbox/loop"
 	"home.arpa/lab/llm-runner/internal/toolbox/mcpclient"
 	"home.arpa/lab/llm-runner/internal/toolbox/sandbox"
 	"home.arpa/lab/llm-runner/internal/toolbox/vault"
+	"home.arpa/lab/llm-runner/internal/web"
 )
 
 // openTools fills the toolbox, and puts the loop that uses it before the router.
@@ -39,10 +43,10 @@ func (a *app) openTools(ctx context.Context) (err error) {
 
 	a.servers = mcpclient.New(a.mcpServers())
 
-	fetch := browse.FetchConfig{Allow: c.Fetch.Allow, PDF: readPDF, Keep: a.keepPage}
-	searcher := browse.NewSearcher(browse.SearchConfig{SearXNG: c.Search.SearXNG, Tavily: string(c.Search.Tavily)})
+	fetch := browse.FetchConfig{Allow: c.Fetch.Allow, Read: pageReader(), Keep: a.keepPage, Kept: a.keptPage}
+	a.searcher = browse.NewSearcher(browse.SearchConfig{SearXNG: c.Search.SearXNG, Tavily: string(c.Search.Tavily), Told: a.searched})
 	tools := []toolbox.Tool{
-		searcher.Tool(),
+		a.searcher.Tool(),
 		sandbox.New(sandbox.Config{Python: c.Code.Python, Timeout: c.Code.Timeout, Memory: c.Code.Memory << 20}).Tool(),
 		a.search("library_search", "", "Finds passages in the person's notes and in pages that were fetched before, best first, with where each stands."),
 		a.search("memory_recall", library.Memory, "Finds what is remembered about the person."),
@@ -64,7 +68,7 @@ func (a *app) openTools(ctx context.Context) (err error) {
 		}
 	}
 	a.fetcher = browse.NewFetcher(fetch)
-	a.inquiries.Web = a.outside(searcher, a.fetcher)
+	a.inquiries.Web = a.outside(a.searcher, a.fetcher)
 	return a.box.Add(append(tools, a.fetcher.Tool())...)
 }
 
@@ -89,9 +93,161 @@ func (a *app) mcpServers() mcpclient.Config {
 	return c
 }
 
-// keepPage puts a page that was fetched into the library.
+// keepPage puts a page that was fetched into the library, with what is known of it as frontmatter; a PDF has pages instead, whose places count.
 func (a *app) keepPage(ctx context.Context, p browse.Page) error {
-	return a.library.Put(ctx, library.Web, library.Document{Path: p.URL, Title: p.Title, Text: []byte(p.Text), Time: p.Fetched})
+	d := library.Document{Path: p.URL, Title: p.Title, URL: cmp.Or(p.Canonical, p.URL), Time: p.Fetched, Pages: p.Pages, Remarks: p.Remarks}
+	if p.Kind == "pdf" {
+		d.Format = extract.PDF
+		d.Text = []byte(p.Text)
+		return a.library.Put(ctx, library.Web, d)
+	}
+	var b strings.Builder
+	b.WriteString("---\n")
+	for _, line := range [][2]string{{"title", p.Title}, {"author", p.Author}, {"site", p.Site}, {"date", day(p.Published)}} {
+		if line[1] != "" {
+			fmt.Fprintf(&b, "%s: %s\n", line[0], strconv.Quote(strings.ToValidUTF8(line[1], "\uFFFD")))
+		}
+	}
+	b.WriteString(frontEnd + p.Text)
+	d.Text = []byte(b.String())
+	return a.library.Put(ctx, library.Web, d)
+}
+
+// frontEnd stands between the frontmatter of a page and its text.
+const frontEnd = "---\n\n"
+
+func day(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Format(time.DateOnly)
+}
+
+// keptPage is a page as keepPage kept it.
+func (a *app) keptPage(ctx context.Context, url string) (browse.Page, bool) {
+	d, err := a.library.Document(ctx, library.Web, url)
+	if err != nil {
+		return browse.Page{}, false
+	}
+	p := browse.Page{URL: url, Canonical: d.URL, Title: d.Title, Text: string(d.Text), Pages: d.Pages, Remarks: d.Remarks}
+	if p.Fetched, err = a.library.Added(ctx, library.Web, url); err != nil {
+		return browse.Page{}, false
+	}
+	if front, ok := strings.CutPrefix(p.Text, "---\n"); ok && !d.Extracted {
+		front, text, ok := strings.Cut(front, frontEnd)
+		if !ok { // it was kept by an earlier version
+			return p, true
+		}
+		p.Text = text
+		for line := range strings.Lines(front) {
+			key, quoted, _ := strings.Cut(strings.TrimSpace(line), ": ")
+			value, err := strconv.Unquote(quoted)
+			switch {
+			case err != nil:
+			case key == "author":
+				p.Author = value
+			case key == "site":
+				p.Site = value
+			case key == "date":
+				p.Published, _ = time.Parse(time.DateOnly, value) // the zero time, where it is none
+			}
+		}
+	}
+	return p, true
+}
+
+// searched tells once that a search engine fails, and that it answers again.
+func (a *app) searched(engine string, err error) {
+	if err == nil {
+		a.alerts.End("search/"+engine, engine+" answers again")
+		return
+	}
+	a.log.Warn("search the web", "engine", engine, "error", err)
+	a.alerts.Raise(alert.Incident{Key: "search " + engine, Grace: 10 * time.Minute, Text: fmt.Sprintf("%s does not search: %v", engine, err)})
+}
+
+// searches says how the search engines were when they were asked last.
+func (a *app) searches() (all []web.Dependency) {
+	for _, s := range a.searcher.Standing() {
+		d := web.Dependency{Name: s.Engine, State: route.Unknown, Says: "It was not asked yet.", Since: s.Since}
+		switch {
+		case s.Err != nil:
+			d.State, d.Says, d.Cure = route.Down, s.Err.Error(), "llm-runner doctor asks it. Until it answers, the others are asked, and models are told where none does."
+		case !s.Since.IsZero():
+			d.State, d.Says = route.Up, "It answers searches."
+		}
+		all = append(all, d)
+	}
+	return all
+}
+
+// unwanted has calls wait for nobody any more whose work has ended, and ends the alert once none waits.
+func (a *app) unwanted(ctx context.Context, wanted func(ctx context.Context, run string) (bool, error)) error {
+	waits, err := a.box.Waits(ctx)
+	if err != nil {
+		return err
+	}
+	left, gone := len(waits), map[string]bool{}
+	for _, c := range waits {
+		if c.Run == "" { // whoever called waits for it
+			continue
+		}
+		if !gone[c.Run] {
+			still, err := wanted(ctx, c.Run)
+			if err != nil {
+				return err
+			}
+			if still {
+				continue
+			}
+			if err := a.box.Withdraw(ctx, c.Run); err != nil {
+				return err
+			}
+			gone[c.Run] = true
+		}
+		left--
+	}
+	if left == 0 {
+		a.alerts.End("approval", "No tool waits for your word any more")
+	}
+	return nil
+}
+
+// callers says whether the work still goes on that a call of a tool was made for.
+func callers(queue *jobs.Service, chats *chat.Service, agents *agent.Service) func(ctx context.Context, run string) (bool, error) {
+	return func(ctx context.Context, run string) (bool, error) {
+		var id int64
+		if n, _ := fmt.Sscanf(run, "agent-%d", &id); n == 1 {
+			r, err := agents.Run1(ctx, id)
+			if errors.Is(err, agent.ErrNoRun) {
+				return false, nil
+			}
+			return err == nil && !r.State.Ended(), err
+		}
+		if strings.HasPrefix(run, "turn-") { // whichever of its turns goes on with it
+			return chats.Goes(ctx, run)
+		}
+		if strings.HasPrefix(run, "once-") { // nobody asks for that again
+			return false, nil
+		}
+		return wanted(queue, chats)(ctx, run)
+	}
+}
+
+// sweep looks once a minute for calls that nobody wants any more, until ctx ends.
+func (a *app) sweep(ctx context.Context, wanted func(ctx context.Context, run string) (bool, error)) error {
+	look := time.NewTicker(time.Minute)
+	defer look.Stop()
+	for {
+		if err := a.unwanted(ctx, wanted); err != nil && ctx.Err() == nil {
+			a.log.Warn("look at calls that wait", "error", err)
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // decided has whoever waits for a decision go on, and ends the alert about it.

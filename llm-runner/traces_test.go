@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"home.arpa/lab/internal/port"
 	"home.arpa/lab/llm-runner/internal/fake"
 	"home.arpa/lab/llm-runner/internal/fake/script"
 )
@@ -60,12 +60,11 @@ func newTraced(t *testing.T, answers script.Script, more string) *traced {
 	t.Cleanup(traces.Close)
 	t.Cleanup(traces.CloseClientConnections)
 	h.upstream = up.URL
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := port.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.addr = l.Addr().String()
-	l.Close()
+	h.addr = fmt.Sprintf("127.0.0.1:%d", free)
 	h.put("runner.yaml", fmt.Sprintf(tracedConfig, h.dir, up.URL, traces.URL, more))
 	h.put("vault/note.md", "# Note\n\nThe hedgehog is buried at dawn.\n")
 	t.Cleanup(h.kill)
@@ -179,8 +178,11 @@ func state(want string) func([]byte) bool {
 
 // A file is dropped into the vault, its job is held, the program is killed, killed again while it answers, and answers in its third life.
 func TestAJobIsOneTraceFromTheFolderToTheAnswerThroughTwoDeaths(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills processes")
+	}
 	h := newTraced(t, script.Script{Models: []string{"llama"}, Reply: []script.Rule{{Text: "They sleep through the winter, canary-answer."}},
-		Faults: []script.Fault{{Kind: "429", On: []int{1}, Wait: 2 * time.Second, Message: "canary-refusal"}, {Kind: script.StallBeforeHeaders, On: []int{2}}}}, "")
+		Faults: []script.Fault{{Kind: "429", On: []int{1}, Wait: 8 * time.Second, Message: "canary-refusal"}, {Kind: script.StallBeforeHeaders, On: []int{2}}}}, "")
 	h.start()
 	h.put("vault/_queue/hedgehogs.md", "What do hedgehogs do, canary-question?\n")
 	h.await("/api/jobs/1", state("held"))

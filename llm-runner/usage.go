@@ -19,7 +19,9 @@ a provider did not tell are not counted; a cost is known only where the configur
 Examples:
   llm-runner usage
   llm-runner usage --days 30 --json
-  llm-runner usage --recent 20`,
+  llm-runner usage --recent 20
+
+Exit codes: 0 printed, also when nothing was asked; 1 the ledger cannot be read, 2 wrong usage or configuration.`,
 	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 		days := fs.Int("days", 7, "how many `DAYS` back")
 		recent := fs.Int("recent", 0, "list the newest `N` attempts instead")

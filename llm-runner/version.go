@@ -13,7 +13,9 @@ var versionCommand = command{
 
 Examples:
   llm-runner version
-  llm-runner version --json`,
+  llm-runner version --json
+
+Exit codes: 0 printed, 2 wrong usage.`,
 	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 		asJSON := fs.Bool("json", false, "print JSON")
 		return func(context.Context) error {

@@ -20,7 +20,7 @@ var workerCommand = command{
 	name: "worker", args: "[flags]", summary: "run jobs for a server on another machine, from a shared PostgreSQL database",
 	help: `Takes jobs from the PostgreSQL database that database: in the configuration names, as many workers as you like beside one or
 several servers. They share jobs, quotas and books: no job is run by two of them at once, and together they keep every
-provider's limits. What a worker leaves that dies is taken over by another one within 30 seconds. On SIGTERM it takes no new
+provider's limits. What a worker leaves that dies is taken over by another one within 15 seconds. On SIGTERM it takes no new
 job and gives running ones ten seconds; others take up what is left.
 
 A worker needs a data directory of its own (--data), for the index of its copy of the notes.
@@ -71,7 +71,7 @@ func (c *call) work(ctx context.Context, config *Config, log *slog.Logger) error
 		}
 	}()
 	// The turns of servers that died, and those that were held. They end before the engine's calls that wait for them do.
-	chats, err := chat.New(ctx, a.db, a.asker, chat.Config{Cost: config.Prices.Cost, Recall: a.recall, Engine: jobs, Grace: patience - time.Second, Traces: a.traces, Log: log})
+	chats, err := chat.New(ctx, a.db, a.asker, chat.Config{Cost: config.Prices.Cost, Recall: a.recall, Lane: a.router.Lane, Busy: a.busy, Engine: jobs, Grace: patience - time.Second, Traces: a.traces, Log: log})
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (c *call) work(ctx context.Context, config *Config, log *slog.Logger) error
 	if err != nil {
 		return err
 	}
-	a.alerts.SetHeld(queue.Held)
+	a.alerts.SetHeld(heldFor(queue, chats))
 	a.start(a.servers.Run, a.router.Run, a.library.Run, jobs.Run, queue.Run, agents.Run, a.alerts.Run, func(ctx context.Context) error { return a.wake(ctx, queue, chats, agents, back) })
 	if err := jobs.Launch(); err != nil {
 		return err
@@ -117,7 +117,7 @@ func (c *call) health(a *app, chats *chat.Service) (func(ctx context.Context) er
 	if err != nil {
 		return nil, fmt.Errorf("%w: stop what listens there, or choose another address with --health", err)
 	}
-	vitals := web.Vitals(web.Config{Chats: chats, Router: a.router, Ledger: a.ledger, DB: a.db, Traces: a.traces, Incidents: a.alerts.Open, Undelivered: a.alerts.Undelivered, Version: version, Log: a.log})
+	vitals := web.Vitals(web.Config{Chats: chats, Router: a.router, Ledger: a.ledger, DB: a.db, Traces: a.traces, Dependencies: a.dependencies, Incidents: a.alerts.Open, Undelivered: a.alerts.Undelivered, Version: version, Log: a.log})
 	server := guard.Server(c.Listen, gate.Wrap(vitals))
 	return func(ctx context.Context) error { return serveUntil(ctx, l, server, patience) }, nil
 }

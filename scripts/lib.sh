@@ -27,7 +27,13 @@ packages() {
         return 1
     fi
     say "installing$missing"
-    again timeout 300 apt-get update -qq
     # shellcheck disable=SC2086 # a list of words
-    again timeout 900 env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+    again apt_install $missing
+}
+
+# apt_install NAME...: both steps together, since what could not be fetched may be gone from the mirror, and another apt may be at work.
+apt_install() {
+    patient="apt-get -qq -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3"
+    timeout 600 $patient update || say "the lists of packages are not new" >&2
+    timeout 1500 env DEBIAN_FRONTEND=noninteractive $patient install -y --no-install-recommends "$@" >/dev/null
 }

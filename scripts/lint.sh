@@ -37,6 +37,7 @@ lint_shell() {
 		git ls-files '*.sh' | xargs shellcheck --external-sources --source-path=SCRIPTDIR --severity=warning --exclude=SC1007,SC2034
 	else
 		echo "shellcheck is missing: the scripts were not looked at (apt-get install shellcheck)"
+		[ -z "${LLM_RUNNER_PROVE:-}" ]
 	fi
 }
 
@@ -53,9 +54,13 @@ lint_ansible() {
 }
 
 lint_terraform() {
-	if command -v terraform >/dev/null; then
-		TF_CLI_CONFIG_FILE=/dev/null terraform fmt -check -recursive -diff homelab-iac/terraform
-		TF_CLI_CONFIG_FILE=/dev/null terraform fmt -check -recursive -diff homelab-iac/test/pipelines/trial
+	terraform=$(command -v terraform || echo "${XDG_CACHE_HOME:-$HOME/.cache}/homelab/terraform/tofu") # homelab-iac/test/terraform/setup.sh builds it
+	if [ -x "$terraform" ]; then
+		TF_CLI_CONFIG_FILE=/dev/null "$terraform" fmt -check -recursive -diff homelab-iac/terraform
+		TF_CLI_CONFIG_FILE=/dev/null "$terraform" fmt -check -recursive -diff homelab-iac/test/pipelines/trial
+	else
+		echo "terraform is missing: its files were not looked at"
+		[ -z "${LLM_RUNNER_PROVE:-}" ]
 	fi
 }
 

@@ -220,3 +220,42 @@ func TestTheInventoriesFitThePlaybookAndTheCatalog(t *testing.T) {
 		}
 	}
 }
+
+// TestPagesNameTheFilesThatRoleResticWrites: a path below /etc/homelab on a page is one that a role writes, or the first lines of a restore by hand fail.
+func TestPagesNameTheFilesThatRoleResticWrites(t *testing.T) {
+	template, err := os.ReadFile("roles/restic/templates/homelab.yaml.j2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := catalog.Load(services.FS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := []string{`/etc/homelab`, `/etc/homelab/homelab\.yaml`}
+	for _, s := range all {
+		known = append(known, "/etc/homelab/"+s.Name+`\.env`)
+	}
+	for _, path := range regexp.MustCompile(`/etc/homelab/keys/(?:[\w.-]|{{ \w+ }})+`).FindAllString(string(template), -1) {
+		path = strings.NewReplacer(".", `\.`, "{{ tier }}", "(fast|slow)", "{{ role }}", "(backup|maintenance|restore)").Replace(path)
+		known = append(known, path)
+	}
+	if len(known) < 12+len(all) {
+		t.Fatalf("the template names only %q", known)
+	}
+	one := regexp.MustCompile("^(" + strings.Join(known, "|") + ")$")
+	pages, err := filepath.Glob("../../docs/runbooks/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatal("no runbooks", err)
+	}
+	for _, page := range append(pages, "../../docs/restore.md", "../../docs/break-glass.md", "../../docs/homelab/precheck.md", "../README.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range regexp.MustCompile(`/etc/homelab[\w./-]*`).FindAllString(string(text), -1) {
+			if path = strings.TrimRight(path, "./"); !one.MatchString(path) {
+				t.Errorf("%s names %s, which no role writes", page, path)
+			}
+		}
+	}
+}

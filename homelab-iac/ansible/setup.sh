@@ -13,13 +13,13 @@ dir=${XDG_CACHE_HOME:-$HOME/.cache}/homelab/ansible-$want
 if [ ! -e "$dir/ready" ]; then
 	mkdir -p "$dir"
 	exec 9>"$dir/lock"
-	flock -w 600 9 # another one may be at it
+	flock -w 3000 9 # another one may be at it
 fi
 if [ ! -e "$dir/ready" ]; then
 	say "installing Ansible into $dir" >&2
 	rm -rf "$dir/venv"
 	python3 -m venv "$dir/venv" || { say "python3 cannot make a virtual environment: apt-get install python3-venv" >&2; exit 1; }
-	again timeout 600 "$dir/venv/bin/pip" install --quiet --require-hashes -r "$here/requirements.txt" >&2
+	again timeout 900 "$dir/venv/bin/pip" install --quiet --require-hashes -r "$here/requirements.txt" >&2
 	touch "$dir/ready"
 fi
 echo "$dir/venv/bin"

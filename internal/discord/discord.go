@@ -68,7 +68,9 @@ func (w *Webhook) Send(ctx context.Context, text string) (again time.Duration, e
 	if wait := w.closed(); wait > 0 {
 		return wait, fmt.Errorf("post to discord: its rate limit is used up for %s", wait.Round(time.Millisecond))
 	}
-	body, err := json.Marshal(map[string]any{"content": Cut(text, MaxContent), "allowed_mentions": map[string]any{"parse": []string{}}})
+	// An embed would have Discord fetch every address of the text, which a model may have written (SUPPRESS_EMBEDS,
+	// docs.discord.com/developers/resources/message#message-object-message-flags).
+	body, err := json.Marshal(map[string]any{"content": Cut(text, MaxContent), "flags": 1 << 2, "allowed_mentions": map[string]any{"parse": []string{}}})
 	if err != nil {
 		return 0, &RefusedError{http.StatusBadRequest, "post to discord: " + err.Error()}
 	}

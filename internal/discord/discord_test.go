@@ -38,10 +38,11 @@ func TestAMessageMentionsNobodyAndWaitsUntilItIsKept(t *testing.T) {
 	r := <-got
 	var m struct {
 		Content  string
+		Flags    int
 		Mentions struct{ Parse []string } `json:"allowed_mentions"`
 	}
-	if err := json.NewDecoder(r.Body).Decode(&m); err != nil || m.Mentions.Parse == nil || len(m.Mentions.Parse) != 0 {
-		t.Errorf("%+v, %v", m.Mentions, err)
+	if err := json.NewDecoder(r.Body).Decode(&m); err != nil || m.Mentions.Parse == nil || len(m.Mentions.Parse) != 0 || m.Flags != 4 { // no embeds
+		t.Errorf("%+v, flags %d, %v", m.Mentions, m.Flags, err)
 	}
 	if n := Length(m.Content); n > MaxContent || n < MaxContent-2 || !strings.HasSuffix(m.Content, "...") {
 		t.Errorf("a long message has %d units", n)

@@ -5,7 +5,6 @@ package kuma
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"home.arpa/lab/internal/port"
 )
 
 const (
@@ -49,15 +50,13 @@ func startIn(t *testing.T, data string) (url string, stop func()) {
 	if _, err := os.Stat(filepath.Join(dir, "server", "server.js")); err != nil {
 		t.Fatalf("Uptime Kuma is missing: run homelab-iac/test/tools/setup.sh: %v", err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := port.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
 	cmd := exec.Command("node", "server/server.js")
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "DATA_DIR="+data+"/", "UPTIME_KUMA_HOST=127.0.0.1", fmt.Sprint("UPTIME_KUMA_PORT=", port), "UPTIME_KUMA_DB_TYPE=sqlite", "NODE_ENV=production")
+	cmd.Env = append(os.Environ(), "DATA_DIR="+data+"/", "UPTIME_KUMA_HOST=127.0.0.1", fmt.Sprint("UPTIME_KUMA_PORT=", free), "UPTIME_KUMA_DB_TYPE=sqlite", "NODE_ENV=production")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	said, err := os.Create(filepath.Join(t.TempDir(), "kuma.log"))
 	if err != nil {
@@ -69,7 +68,7 @@ func startIn(t *testing.T, data string) (url string, stop func()) {
 	}
 	stop = sync.OnceFunc(func() { cmd.Process.Kill(); cmd.Wait() })
 	t.Cleanup(stop)
-	url = fmt.Sprintf("http://127.0.0.1:%d", port)
+	url = fmt.Sprintf("http://127.0.0.1:%d", free)
 	for end := time.Now().Add(90 * time.Second); ; time.Sleep(200 * time.Millisecond) {
 		if resp, err := http.Get(url + "/"); err == nil {
 			resp.Body.Close()

@@ -30,11 +30,12 @@ func thisMachine() machine {
 		return strings.TrimSpace(strings.TrimLeft(line, " \t:"))
 	}
 	load, _, _ := strings.Cut(read("/proc/loadavg"), " ")
+	kernel, _, _ := strings.Cut(read("/proc/sys/kernel/osrelease"), "-") // what a builder adds says nothing to others
 	var kb int64
 	_, _ = fmt.Sscan(after(read("/proc/meminfo"), "MemTotal"), &kb)
 	return machine{
 		CPU: after(read("/proc/cpuinfo"), "model name"), Cores: runtime.NumCPU(), Memory: fmt.Sprintf("%.0f GB", float64(kb)/(1<<20)),
-		Kernel: read("/proc/sys/kernel/osrelease"), Go: strings.TrimPrefix(runtime.Version(), "go"),
+		Kernel: kernel, Go: strings.TrimPrefix(runtime.Version(), "go"),
 		Date: time.Now().UTC().Format("2006-01-02 15:04 UTC"), Load: load,
 	}
 }

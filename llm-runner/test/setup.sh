@@ -16,6 +16,9 @@ command -v node >/dev/null || extra="$extra nodejs"
 command -v npm >/dev/null || extra="$extra npm"
 command -v c++ >/dev/null || extra="$extra g++"
 python3 -c 'import ensurepip, venv' 2>/dev/null || extra="$extra python3 python3-venv"
+[ -x /usr/bin/python3 ] || extra="$extra python3" # the sandbox's, which sees no other
+command -v git >/dev/null || extra="$extra git"
+command -v make >/dev/null || extra="$extra make"
 if ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
     packages postgresql-common # Debian's package starts a server of its own unless it is told not to
     mkdir -p /etc/postgresql-common/createcluster.d
@@ -33,7 +36,7 @@ for set in node mcp; do
         say "the npm packages of prove/$set are there"
     else
         say "installing the npm packages of prove/$set"
-        (cd "$dir" && again timeout 300 npm ci --no-audit --no-fund --loglevel=error)
+        (cd "$dir" && again timeout 900 npm ci --no-audit --no-fund --loglevel=error)
     fi
 done
 

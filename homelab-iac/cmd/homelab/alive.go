@@ -17,6 +17,9 @@ var aliveCommands = []command{{
 	help: `Who watches Uptime Kuma: a scheduled pipeline that asks for its page and posts to Discord without it. Discord hears once when it does not answer and
 once when it is back; --book keeps what was told from one run to the next. The address is KUMA_URL, the webhook DISCORD_WEBHOOK.
 
+Example:
+  homelab kuma alive --url https://kuma.tailnet.example --book .homelab/incidents.json
+
 Exit codes: 0 it answers, 1 it does not, 2 the command line is wrong.`,
 	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 		address := fs.String("url", os.Getenv("KUMA_URL"), "`URL` of Uptime Kuma (default: KUMA_URL)")

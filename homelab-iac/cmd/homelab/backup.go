@@ -19,11 +19,11 @@ import (
 
 var backupCommands = []command{
 	{
-		name: "backup run", args: "fast|slow [flags]", summary: "back this machine's services up",
+		name: "backup run", args: "fast|slow [flags]", summary: "back this machine's services up", json: true,
 		help: `Makes one snapshot of each service of this machine: containers that must stand still do, dumps are written, restic runs, dumps
 are removed, and what was stopped is started again, also after an error. A snapshot that lacks something is kept, marked, and is no
 success. Where this machine holds the maintenance key, forget runs afterwards. The result goes to Uptime Kuma, the node exporter
-and, when something begins to be wrong or is well again, to Discord.
+and, when something begins to be wrong or is well again, to Discord and ntfy, where they are configured.
 
 Examples:
   homelab backup run fast
@@ -41,23 +41,38 @@ something, 75 another backup is at work on this machine, 130 interrupted.`,
 	{
 		name: "backup catchup", args: "[flags]", summary: "after a downtime: run what was missed",
 		help: `Looks into the repositories for what this machine should have backed up while it was off, and runs those tiers. Cron starts it after a boot, and
-does not start by itself what was due while it slept.`,
+does not start by itself what was due while it slept.
+
+Example:
+  homelab backup catchup
+
+Exit codes: 0 nothing was missed, or it is made up for; 1 some is not; 2 the configuration is wrong; 130 interrupted.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error { return c.backupCatchup },
 	},
 	{
-		name: "backup check", args: "fast|slow [flags]", summary: "check a repository and a part of its data",
+		name: "backup check", args: "fast|slow [flags]", summary: "check a repository and a part of its data", json: true,
 		help: `Checks the structure, and each time another part of the data: a thirtieth of the fast repository, a fifty-second of the slow one, so
-that a month of days and a year of weeks have read everything.`,
+that a month of days and a year of weeks have read everything.
+
+Examples:
+  homelab backup check fast
+  homelab backup check slow --all --json
+
+Exit codes: 0 nothing is wrong, 1 something is, or the repository does not answer, 2 the command line or the configuration is wrong.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 			all := fs.Bool("all", false, "read all data now: after a damage, or before something is wiped")
 			return func(ctx context.Context) error { return c.backupCheck(ctx, *all) }
 		},
 	},
 	{
-		name: "backup maintenance", args: "fast|slow [flags]", summary: "forget what is old, and free the space",
+		name: "backup maintenance", args: "fast|slow [flags]", summary: "forget what is old, and free the space", json: true,
 		help: `Needs the maintenance key. Compares the repository with what the last maintenance left, and refuses when snapshots are of the future,
 backdated, too many, gone without maintenance, or suddenly small: one who stole a backup key must not have his work finished for him.
 Removes exactly the snapshots that were judged.
+
+Examples:
+  homelab backup maintenance fast --prune
+  homelab backup maintenance slow --accept
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 4 refused: nothing was removed.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
@@ -69,7 +84,12 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 4 refused: nothing was removed.`,
 	},
 	{
 		name: "backup init", args: "fast|slow [flags]", summary: "make a repository where there is none",
-		help: `Makes the repository with the backup key. Where there is one already nothing happens.`,
+		help: `Makes the repository with the backup key. Where there is one already nothing happens.
+
+Example:
+  homelab backup init fast
+
+Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 			return func(ctx context.Context) error {
 				_, repo, tier, err := c.tierRepo("backup")
@@ -90,8 +110,14 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 4 refused: nothing was removed.`,
 		},
 	},
 	{
-		name: "backup locks", args: "fast|slow [flags]", summary: "show who is at work in a repository",
-		help: `Lists the locks with their age, machine and process. Every run judges locks by itself; they are never all removed.`,
+		name: "backup locks", args: "fast|slow [flags]", summary: "show who is at work in a repository", json: true,
+		help: `Lists the locks with their age, machine and process. Every run judges locks by itself; they are never all removed.
+
+Examples:
+  homelab backup locks fast
+  homelab backup locks slow --json
+
+Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 			return func(ctx context.Context) error {
 				_, repo, _, err := c.tierRepo("backup")
@@ -309,8 +335,14 @@ func (c *call) backupMaintenance(ctx context.Context, prune, accept bool, wait t
 
 var catalogCommands = []command{
 	{
-		name: "catalog", args: "[flags]", summary: "show what is backed up, and what is not and why",
-		help: `Reads the catalog: the one built in, or the folder named by --services. With --json everything that the catalog knows.`,
+		name: "catalog", args: "[flags]", summary: "show what is backed up, and what is not and why", json: true,
+		help: `Reads the catalog: the one built in, or the folder named by --services. With --json everything that the catalog knows.
+
+Examples:
+  homelab catalog
+  homelab catalog --host contabo --json
+
+Exit codes: 0 printed, 1 the catalog cannot be read, 2 wrong usage.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 			dir := fs.String("services", "", "a `DIR` of descriptions")
 			host := fs.String("host", "", "only this machine's")
@@ -319,15 +351,30 @@ var catalogCommands = []command{
 	},
 	{
 		name: "catalog cron", args: "--host NAME [flags]", summary: "print /etc/cron.d/homelab-backup for a machine",
-		help: `Cron is the schedule that people see; the work is done by systemd units, of which each runs once at a time and is bounded.`,
+		help: `Cron is the schedule that people see; the work is done by systemd units, of which each runs once at a time and is bounded.
+
+Examples:
+  homelab catalog cron --host contabo
+  homelab catalog cron --host dev-learning --maintenance
+
+Exit codes: 0 printed, 1 the catalog cannot be read, 2 wrong usage.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 			dir := fs.String("services", "", "a `DIR` of descriptions")
 			host := fs.String("host", "", "the `NAME` of the machine")
+			idle := fs.Bool("without-services", false, "nothing of the catalog need run there: it only watches")
 			maintenance := fs.Bool("maintenance", false, "it holds the maintenance keys: forget and prune, too")
 			return func(context.Context) error {
 				all, err := loadCatalog(*dir)
 				if err != nil {
 					return err
+				}
+				if *host == "" {
+					return usageError{"name the machine with --host: " + strings.Join(hosts(all), ", ")}
+				}
+				if !*idle && !*maintenance { // who only cares for the repositories may have nothing of the catalog
+					if err := known(all, *host); err != nil {
+						return err
+					}
 				}
 				fmt.Fprint(c.stdout, catalog.Cron(all, *host, *maintenance))
 				return nil
@@ -336,13 +383,23 @@ var catalogCommands = []command{
 	},
 }
 
+// known refuses the name of a machine on which nothing of the catalog runs.
+func known(all []catalog.Service, host string) error {
+	if there := hosts(all); !slices.Contains(there, host) {
+		return usageError{fmt.Sprintf("--host %q: nothing of the catalog runs there; there are %s", host, strings.Join(there, ", "))}
+	}
+	return nil
+}
+
 func (c *call) showCatalog(dir, host string) error {
 	all, err := loadCatalog(dir)
 	if err != nil {
 		return err
 	}
-	if known := hosts(all); host != "" && !slices.Contains(known, host) {
-		return usageError{fmt.Sprintf("--host %q: nothing of the catalog runs there; there are %s", host, strings.Join(known, ", "))}
+	if host != "" {
+		if err := known(all, host); err != nil {
+			return err
+		}
 	}
 	all = slices.DeleteFunc(all, func(s catalog.Service) bool { return host != "" && s.Host != host })
 	if c.json {

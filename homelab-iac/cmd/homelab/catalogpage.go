@@ -17,7 +17,9 @@ var catalogPageCommands = []command{{
 	help: `The page is made from the folders of services, so that it says what is there. A test compares it with the file.
 
 Example:
-  homelab catalog page --services homelab-iac/services >docs/services.md`,
+  homelab catalog page --services homelab-iac/services >docs/services.md
+
+Exit codes: 0 printed, 1 the catalog cannot be read, 2 wrong usage.`,
 	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 		dir := fs.String("services", "", "a `DIR` of descriptions")
 		return func(context.Context) error {

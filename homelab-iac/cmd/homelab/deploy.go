@@ -15,7 +15,7 @@ import (
 )
 
 var deployCommands = []command{{
-	name: "deploy", args: "SERVICE NAME@DIGEST [flags]", summary: "start another version of a service here, and go back if it is not healthy",
+	name: "deploy", args: "SERVICE [NAME@DIGEST] [flags] | --ssh", summary: "start another version of a service here, and go back if it is not healthy", json: true,
 	help: `Pulls the image by its digest, moves the local tag that compose.yaml names, starts the service, and asks the addresses that the catalog says must answer
 after a restore. If they do not answer three times in a row within --wait, what ran before is started again. Only the image that the catalog names for
 the service is taken. Without arguments beside the service it tells what was deployed last.

@@ -17,14 +17,14 @@ func forbidden(times int) s3proxy.Fault { return s3proxy.Fault{Kind: s3proxy.For
 
 // failing has the storage fail as it says until it is healed.
 func failing(f s3proxy.Fault) play {
-	return play{on: onS3, begin: inject(f), end: healed, bounds: probing(4 * time.Second)}
+	return play{on: onS3, begin: inject(f), end: healed, bounds: probing(8 * time.Second)}
 }
 
 // probing says how long the storage is asked. What it says has to arrive in that time where people are told of it, and S3's client tries
 // some refusals for seconds before it passes them on.
 func probing(d time.Duration) func(p *patience) { return func(p *patience) { p.Bounds.Probe = d } }
 
-const untilItSays = 15 * time.Second
+const untilItSays = 60 * time.Second
 
 // passing has it fail for a moment, while something new is sent.
 func passing(f s3proxy.Fault) play {
@@ -42,6 +42,8 @@ func otherKey(text string) play {
 			s.write("backup.env", "AWS_ACCESS_KEY_ID=backup\nAWS_SECRET_ACCESS_KEY="+restictest.Secret("backup")+"\n")
 		}}
 }
+
+var soon = time.Now().AddDate(0, 0, 5).Format(time.DateOnly)
 
 var stores = map[string]play{
 	"Storage: nobody answers": with(failing(s3proxy.Fault{}), func(p *play) {
@@ -68,11 +70,11 @@ var stores = map[string]play{
 	"Storage: the file with the key is missing":          with(otherKey(""), func(p *play) { p.begin = func(s *scene) { os.Remove(s.dir + "/backup.env") } }),
 	"Storage: a key ends within two weeks": {
 		begin: func(s *scene) {
-			s.edit("homelab.yaml", "backup: {file: "+s.dir+"/key.env}", "backup: {file: "+s.dir+"/key.env, expires: "+time.Now().AddDate(0, 0, 5).Format(time.DateOnly)+"}")
+			s.edit("homelab.yaml", "backup: {file: "+s.dir+"/key.env}", "backup: {file: "+s.dir+"/key.env, expires: "+soon+"}")
 		},
 		act: func(s *scene) { s.does(1, "ends on", "watch") },
 		end: func(s *scene) {
-			s.edit("homelab.yaml", ", expires: "+time.Now().AddDate(0, 0, 5).Format(time.DateOnly), "")
+			s.edit("homelab.yaml", ", expires: "+soon, "")
 		},
 		again: []string{"watch"}},
 }

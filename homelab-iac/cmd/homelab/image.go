@@ -42,7 +42,12 @@ Exit codes: 0 done, 1 failed, 2 the command line is wrong.`,
 	},
 	{
 		name: "image tag", args: "NAME@DIGEST TAG [flags]", summary: "give an image in a registry another tag",
-		help: `The pipeline gives the tag "deployed" to what has proved healthy, so that a machine that is built anew begins with it.`,
+		help: `The pipeline gives the tag "deployed" to what has proved healthy, so that a machine that is built anew begins with it.
+
+Example:
+  homelab image tag registry.gitlab.com/example/homelab/llm-runner@sha256:... deployed
+
+Exit codes: 0 done, 1 failed, 2 the command line is wrong.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 			plain := fs.Bool("plain-http", false, "the registry speaks HTTP without TLS: for a registry of one's own")
 			return func(ctx context.Context) error { return c.imageTag(ctx, *plain) }
@@ -50,7 +55,12 @@ Exit codes: 0 done, 1 failed, 2 the command line is wrong.`,
 	},
 	{
 		name: "image sbom", args: "PROGRAM [flags]", summary: "list what is in a Go program, as CycloneDX JSON",
-		help: `Reads the modules and the Go version out of the program itself. The same program has the same list.`,
+		help: `Reads the modules and the Go version out of the program itself. The same program has the same list.
+
+Example:
+  homelab image sbom dist/llm-runner-linux-amd64 --version 1.2.0 >llm-runner.cdx.json
+
+Exit codes: 0 printed, 1 it is no Go program, or cannot be read, 2 the command line is wrong.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 			version := fs.String("version", "", "the program's own `VERSION`")
 			return func(context.Context) error {

@@ -59,7 +59,7 @@ func TestAPhoneThatIsAwayDelaysDiscordNotAndIsToldAfterwards(t *testing.T) {
 	server := httptest.NewServer(p)
 	defer server.Close()
 	m := &machine{Config: site.Config{Host: "prod-services", State: filepath.Join(dir, "state"), Discord: ref("hook", hook.URL+"/api/webhooks/1/x"),
-		Ntfy: site.Ntfy{URL: server.URL, Topic: ref("topic", "topic-planted"), Token: ref("token", "tk_planted")}}, patience: patience{Tell: 200 * time.Millisecond}}
+		Ntfy: site.Ntfy{URL: server.URL, Topic: ref("topic", "topic-planted"), Token: ref("token", "tk_planted")}}, patience: patience{Tell: 3 * time.Second}}
 	err := m.note(context.Background(), map[string]string{"fresh gitea fast": "the newest is too old"})
 	if err == nil || !strings.Contains(err.Error(), "502") || strings.Contains(err.Error(), "planted") || len(discord) != 1 {
 		t.Fatalf("%v, Discord heard %q", err, discord)

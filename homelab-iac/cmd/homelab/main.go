@@ -36,6 +36,7 @@ type command struct {
 	args    string
 	summary string
 	help    string
+	json    bool // whether it can print JSON
 	setup   func(fs *flag.FlagSet, c *call) func(ctx context.Context) error
 }
 
@@ -117,8 +118,8 @@ type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// invoke parses the flags, which may stand before, between and after the arguments, and runs the command.
-func (cmd command) invoke(ctx context.Context, c *call, args []string) error {
+// flags are the command's own and those that every command has, and what runs it once they are parsed.
+func (cmd command) flags(c *call) (*flag.FlagSet, func(context.Context) error) {
 	fs := flag.NewFlagSet(cmd.name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	config := site.Path
@@ -126,8 +127,15 @@ func (cmd command) invoke(ctx context.Context, c *call, args []string) error {
 		config = from
 	}
 	fs.StringVar(&c.config, "config", config, "configuration `FILE` of this machine")
-	fs.BoolVar(&c.json, "json", false, "print JSON")
-	work := cmd.setup(fs, c)
+	if cmd.json { // else the flag is unknown: who asks for JSON must not be handed text
+		fs.BoolVar(&c.json, "json", false, "print JSON")
+	}
+	return fs, cmd.setup(fs, c)
+}
+
+// invoke parses the flags, which may stand before, between and after the arguments, and runs the command.
+func (cmd command) invoke(ctx context.Context, c *call, args []string) error {
+	fs, work := cmd.flags(c)
 	for {
 		err := fs.Parse(args)
 		if errors.Is(err, flag.ErrHelp) {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"home.arpa/lab/internal/pages"
 )
 
 // homelab runs the program as a person would.
@@ -48,6 +50,10 @@ func TestHelpAndWrongUsage(t *testing.T) {
 		{[]string{"catalog", "--json", "--host", "contabo"}, 0, `"Name": "qdrant"`},
 		{[]string{"catalog", "cron", "--host", "contabo"}, 0, "15 3 * * * root systemctl start --wait homelab-backup-fast.service # llm-runner"},
 		{[]string{"catalog", "cron", "--host", "davas", "--maintenance"}, 0, "15 6 * * 6 root systemctl start --wait homelab-prune-fast.service"},
+		{[]string{"catalog", "cron"}, 2, "name the machine with --host: contabo"},
+		{[]string{"catalog", "cron", "--host", "contaob"}, 2, "there are contabo, dev-learning, prod-services"},
+		{[]string{"catalog", "cron", "--host", "contabo", "--json"}, 2, "not defined: -json"},
+		{[]string{"backup", "init", "fast", "--json"}, 2, "not defined: -json"},
 		{[]string{"catalog", "--services", "/not/there"}, 1, "/not/there is no folder"},
 		{[]string{"catalog", "--services", t.TempDir()}, 1, "holds no service"},
 		{[]string{"catalog", "--host", "nowhere"}, 2, "there are contabo, dev-learning, prod-services"},
@@ -56,6 +62,43 @@ func TestHelpAndWrongUsage(t *testing.T) {
 		if code != c.code || !strings.Contains(stdout+stderr, c.want) {
 			t.Errorf("homelab %q: exit %d, want %d with %q\n%s%s", c.args, code, c.code, c.want, stdout, stderr)
 		}
+	}
+}
+
+// TestEveryCommandHasHelpWithExamplesAndExitCodes: and what the examples show, the commands take.
+func TestEveryCommandHasHelpWithExamplesAndExitCodes(t *testing.T) {
+	for _, cmd := range commands {
+		code, stdout, _ := homelab(t, "", append(strings.Fields(cmd.name), "--help")...)
+		if code != 0 || !strings.Contains(stdout, "Example") || !strings.Contains(stdout, "\n  homelab "+cmd.name) && !strings.Contains(stdout, "| homelab "+cmd.name) || !strings.Contains(stdout, "Exit codes: 0 ") {
+			t.Errorf("homelab %s --help lacks examples or exit codes\n%s", cmd.name, stdout)
+		}
+		for _, c := range pages.Examples(cmd.help, "homelab") {
+			i, words := commandOf(c.Words)
+			if i < 0 {
+				t.Errorf("homelab %s --help shows homelab %s", cmd.name, strings.Join(c.Words, " "))
+				continue
+			}
+			fs, _ := commands[i].flags(&call{})
+			if err := pages.Fits(fs, commands[i].args, words); err != nil {
+				t.Errorf("homelab %s --help shows homelab %s: %v", cmd.name, strings.Join(c.Words, " "), err)
+			}
+		}
+	}
+}
+
+func TestADumpThatIsWholeIsToldAsJSON(t *testing.T) {
+	dir := t.TempDir()
+	const none = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" // of no bytes
+	for name, text := range map[string]string{"globals.sql": "", "a.dump": "",
+		"manifest.json": `{"server": "17.2", "globals": {"name": "globals.sql", "sha256": "` + none + `"}, "databases": [{"file": {"name": "a.dump", "sha256": "` + none + `"}}]}`} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	code, stdout, stderr := homelab(t, "", "restore", "verify-dump", dir, "--json")
+	var m struct{ Server string }
+	if err := json.Unmarshal([]byte(stdout), &m); code != 0 || err != nil || m.Server != "17.2" {
+		t.Errorf("exit %d, %v\n%s%s", code, err, stdout, stderr)
 	}
 }
 

@@ -24,7 +24,9 @@ written anew.
 
 Examples:
   homelab pin homelab-iac/services
-  homelab pin homelab-iac/services --check`,
+  homelab pin homelab-iac/services --check
+
+Exit codes: 0 done (with --check: every tag is what it was), 1 a registry did not answer, or a tag was moved, 2 wrong usage.`,
 	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 		check := fs.Bool("check", false, "compare, write nothing")
 		plain := fs.Bool("plain-http", false, "the registries speak HTTP without TLS: for a registry of one's own")

@@ -15,8 +15,8 @@ import (
 
 var planCommands = []command{
 	{
-		name: "plan-check", args: "PLAN.json [flags]", summary: "refuse a Terraform plan that loses something",
-		help: `Reads what terraform show -json PLAN printed (- is the standard input) and refuses what destroys, installs a machine again in place, ends a
+		name: "plan-check", args: "FILE [flags]", summary: "refuse a Terraform plan that loses something", json: true,
+		help: `Reads in FILE what terraform show -json printed (- is the standard input) and refuses what destroys, installs a machine again in place, ends a
 contract, keeps something for a shorter time, turns a protection off or lets more people in, also where the plan says no more than update. A
 token of homelab precheck lets pass what it was made for: the machine that it names, and the addresses that were typed. Nothing covers the
 loss of a bucket or of the GitLab project. No value of the plan is printed.

@@ -25,7 +25,7 @@ import (
 
 var precheckCommands = []command{
 	{
-		name: "precheck", args: "[flags]", summary: "twelve sign-offs, then a token to wipe this machine",
+		name: "precheck", args: "[flags]", summary: "twelve sign-offs, then a token to wipe this machine", json: true,
 		help: `Looks at twelve things, each with its evidence, its age and its cure: fresh backups, checks, the last drill, the vault's snapshot with the kit's
 key, dumps and their manifests, Gitea's refs, files picked at random, Infisical's export, Terraform's state, a second way in, the monitors and
 a test alert. Where all are signed, a person types the name of the machine; then a token is printed that lets plan-check pass what wipes this
@@ -50,9 +50,13 @@ typed: no token.`,
 		},
 	},
 	{
-		name: "precheck verify", args: "[flags]", summary: "say whether a token lets this machine be wiped",
+		name: "precheck verify", args: "[flags]", summary: "say whether a token lets this machine be wiped", json: true,
 		help: `For playbooks that wipe: reads a token (HOMELAB_TOKEN, or --token FILE; - is the standard input), and wants it signed by this machine's own key, for
 this machine, not an hour old by any clock, and the snapshots that it names still in the repositories.
+
+Examples:
+  homelab precheck verify --token token.txt
+  echo "$TOKEN" | homelab precheck verify --token -
 
 Exit codes: 0 it does, 2 the configuration is wrong, 4 it does not.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
@@ -62,7 +66,12 @@ Exit codes: 0 it does, 2 the configuration is wrong, 4 it does not.`,
 	},
 	{
 		name: "precheck key", args: "[flags]", summary: "print the key that this machine signs with",
-		help: `Prints the line for the file of trusted keys that plan-check reads with --trusted. The key is made at the first call.`,
+		help: `Prints the line for the file of trusted keys that plan-check reads with --trusted. The key is made at the first call.
+
+Example:
+  homelab precheck key >>trusted.keys
+
+Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.`,
 		setup: func(_ *flag.FlagSet, c *call) func(context.Context) error {
 			return func(context.Context) error {
 				m, err := c.machine()

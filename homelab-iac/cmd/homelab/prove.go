@@ -9,7 +9,7 @@ import (
 
 var proveCommands = []command{
 	{
-		name: "restore prove", args: "--tags TAGS [flags]", summary: "check again what must hold of services that are there",
+		name: "restore prove", args: "--tags TAGS [flags]", summary: "check again what must hold of services that are there", json: true,
 		help: `Runs the checks of the catalog: folders that are there, pages that answer, programs that find nothing wrong. With --drill also those that
 change data, such as a push to a repository: for a machine on which a restore is proved, never for one that is in use.
 

@@ -40,12 +40,23 @@ var restoreCommands = []command{
 	{
 		name: "restore", args: "[flags]", summary: "bring back what is missing: asks what that is",
 		help: `Without arguments it asks what is missing (a file, a service, a machine), says how long bringing it back will take and what it will
-cost, and does it. The other restore commands do one of these without asking.`,
+cost, and does it. The other restore commands do one of these without asking.
+
+Example:
+  homelab restore
+
+Exit codes: 0 everything is back, 1 something is not, 2 wrong usage or nobody to ask, 4 declined.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error { return c.restoreTree },
 	},
 	{
-		name: "restore plan", args: "--tags TAGS [flags]", summary: "print what a restore would do, command by command",
-		help: `Looks for the snapshots with the key that may only read, and prints the commands that restore run would run. Nothing is changed.`,
+		name: "restore plan", args: "--tags TAGS [flags]", summary: "print what a restore would do, command by command", json: true,
+		help: `Looks for the snapshots with the key that may only read, and prints the commands that restore run would run. Nothing is changed.
+
+Examples:
+  homelab restore plan --tags vault
+  homelab restore plan --tags gitea,dbs --as-of 2026-01-30 --json
+
+Exit codes: 0 printed, 1 a snapshot is missing or cannot be read, 2 the command line or the configuration is wrong.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 			var w wanted
 			w.flags(fs)
@@ -54,7 +65,7 @@ cost, and does it. The other restore commands do one of these without asking.`,
 		},
 	},
 	{
-		name: "restore run", args: "--tags TAGS [flags]", summary: "bring services back",
+		name: "restore run", args: "--tags TAGS [flags]", summary: "bring services back", json: true,
 		help: `Brings everything into staging and verifies it, asks, and only then puts it in place; what stood there is kept until you delete it.
 A service that fails does not keep the others from coming back. A note about it goes into the vault.
 
@@ -75,8 +86,14 @@ Exit codes: 0 everything is back, 1 something is not, 2 wrong usage or nobody to
 		},
 	},
 	{
-		name: "restore file", args: "PATH [flags]", summary: "bring one file or folder back, beside the place where it was",
-		help: `Puts it beside the place where it was, with the ending .restored-TIME. Nothing is replaced.`,
+		name: "restore file", args: "PATH [flags]", summary: "bring one file or folder back, beside the place where it was", json: true,
+		help: `Puts it beside the place where it was, with the ending .restored-TIME. Nothing is replaced.
+
+Examples:
+  homelab restore file /srv/vault/notes/daily/2026-01-31.md
+  homelab restore file /srv/vault/notes/projects --as-of 2026-01-30 --json
+
+Exit codes: 0 it is back, 1 it is not, 2 the command line or the configuration is wrong.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 			var w wanted
 			w.flags(fs)
@@ -85,7 +102,12 @@ Exit codes: 0 everything is back, 1 something is not, 2 wrong usage or nobody to
 	},
 	{
 		name: "restore guide", args: "[flags]", summary: "print docs/restore.md",
-		help: "The plans of all services, as a person reads them at three in the morning.",
+		help: `The plans of all services, as a person reads them at three in the morning.
+
+Example:
+  homelab restore guide >docs/restore.md
+
+Exit codes: 0 printed, 1 the catalog cannot be read, 2 wrong usage.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 			dir := fs.String("services", "", "a `DIR` of descriptions")
 			return func(context.Context) error {
@@ -98,14 +120,23 @@ Exit codes: 0 everything is back, 1 something is not, 2 wrong usage or nobody to
 		},
 	},
 	{
-		name: "restore verify-dump", args: "DIR", summary: "compare a PostgreSQL dump with its manifest",
-		help: "Reads every file of the dump: it is there, as long and with the same hash as when it was written.",
+		name: "restore verify-dump", args: "DIR", summary: "compare a PostgreSQL dump with its manifest", json: true,
+		help: `Reads every file of the dump: it is there, as long and with the same hash as when it was written.
+
+Examples:
+  homelab restore verify-dump /var/lib/homelab/dumps/gitea/postgres
+  homelab restore verify-dump /var/lib/homelab/dumps/gitea/postgres --json
+
+Exit codes: 0 the dump is whole, 1 it is not, 2 wrong usage.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 			return func(context.Context) error {
 				if len(c.args) != 1 {
 					return usageError{"name the dump's folder"}
 				}
 				m, err := postgres.Verify(c.args[0])
+				if err == nil && c.json {
+					return c.printJSON(m)
+				}
 				if err == nil {
 					fmt.Fprintf(c.stdout, "The dump of PostgreSQL %s made %s is whole: %d databases.\n", m.Server, m.Made.Format(time.RFC3339), len(m.Databases))
 				}
@@ -115,7 +146,12 @@ Exit codes: 0 everything is back, 1 something is not, 2 wrong usage or nobody to
 	},
 	{
 		name: "restore compare-database", args: "SERVICE DUMP DATABASE NOW", summary: "compare a restored database with its dump's manifest",
-		help:  "Counts and hashes every table of database NOW and compares it with what DATABASE was when it was dumped.",
+		help: `Counts and hashes every table of database NOW and compares it with what DATABASE was when it was dumped.
+
+Example:
+  homelab restore compare-database gitea postgres gitea gitea_restoring
+
+Exit codes: 0 they are the same, 1 they differ, 2 the command line or the configuration is wrong.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error { return c.compareDatabase },
 	},
 }
@@ -441,6 +477,9 @@ func (c *call) bringFile(ctx context.Context, m *machine, w wanted, file string)
 	c.log(m, report, file)
 	if report.Verdict != "green" {
 		return fmt.Errorf("%s: was it there on %s? Another time can be named with --as-of", report.Reason, made)
+	}
+	if c.json {
+		return c.printJSON(map[string]any{"path": file, "restored": plan.Kept[0], "snapshot": from.Snapshot.ID, "made": from.Snapshot.Time})
 	}
 	fmt.Fprintf(c.stdout, "%s\n  is from %s; what is at %s was not touched\n", plan.Kept[0], made, file)
 	return nil

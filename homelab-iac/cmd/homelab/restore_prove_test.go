@@ -103,6 +103,7 @@ func TestWhatWasLostComesBackExactly(t *testing.T) {
 	if text, err := os.ReadFile(strings.Join(found, "")); err != nil || string(text) != "third" {
 		t.Errorf("%q %v", text, err)
 	}
+	h.does(0, `"restored": "`+notes+"/b/d.md.restored-", "restore", "file", notes+"/b/d.md", "--json")
 	h.does(2, "in no service's backup", "restore", "file", "/etc/passwd")
 	h.does(1, "--as-of", "restore", "file", notes+"/never-was")
 	h.does(0, "green", "restore", "run", "--tags", "all", "--yes", "--json", "--as-of", before)

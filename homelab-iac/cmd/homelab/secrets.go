@@ -16,7 +16,7 @@ import (
 )
 
 var secretsCommands = []command{{
-	name: "secrets pull", args: "[flags]", summary: "write the variables of a machine's services into files that only root reads",
+	name: "secrets pull", args: "--project ID --into FOLDER [flags] | --project ID --check [flags]", summary: "write the variables of a machine's services into files that only root reads", json: true,
 	help: `Reads the folder /NAME of Infisical for each service of the catalog that runs on --host and writes NAME.env, mode 0600, into --into. Everything is
 read and checked first: when a variable is missing that a compose file insists on, all that is missing is told and nothing is written. Each file
 is replaced in one step, and left alone when it says the same. Values are never printed.

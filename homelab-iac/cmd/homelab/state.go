@@ -21,6 +21,9 @@ var stateCommands = []command{
 of the catalog does this with each backup: while GitLab is down its state cannot be read there. Where terraform.state is not set, FILE says
 that nothing is kept.
 
+Example:
+  homelab state export prod.tfstate.sealed
+
 Exit codes: 0 done, 1 failed: no file was written, 2 wrong usage.`,
 		setup: func(_ *flag.FlagSet, c *call) func(context.Context) error { return c.stateExport },
 	},
@@ -28,6 +31,7 @@ Exit codes: 0 done, 1 failed: no file was written, 2 wrong usage.`,
 		name: "state open", args: "FILE --key FILE", summary: "print what state export sealed",
 		help: `Prints the state in the clear, secrets and all: for terraform state push on the day when GitLab's is lost.
 
+Example:
   homelab state open prod.tfstate.sealed --key kit/state.key > prod.tfstate
 
 Exit codes: 0 done, 1 it cannot be opened, 2 wrong usage.`,

@@ -43,6 +43,9 @@ Exit codes: 0 planned, 1 failed, 2 the command line is wrong.`,
 		help: `Plans as terraform plan does, and leaves nothing. That something is to be done on main says that somebody changed it by hand, or that an apply failed.
 Where DISCORD_WEBHOOK is set, Discord hears once when that begins and once when it is over; --book keeps what was told.
 
+Example:
+  homelab terraform drift --dir homelab-iac/terraform --book .homelab/incidents.json
+
 Exit codes: 0 nothing is to be done, 1 something is, or it failed, 2 the command line is wrong.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 			w := planFlags(fs, "PLAN_")
@@ -71,9 +74,15 @@ Exit codes: 0 applied or nothing to do, 1 failed, 2 the command line is wrong, 4
 		},
 	},
 	{
-		name: "terraform key", args: "", summary: "make the pair of keys for sealed plans",
+		name: "terraform key", args: "", summary: "make the pair of keys for sealed plans", json: true,
 		help: `Prints two CI variables: PLAN_PUBLIC_KEY, for every pipeline, and PLAN_PRIVATE_KEY, masked, hidden and protected, for main's only. New plans need
-nothing else; plans that were sealed with the old pair cannot be applied any more.`,
+nothing else; plans that were sealed with the old pair cannot be applied any more.
+
+Examples:
+  homelab terraform key
+  homelab terraform key --json
+
+Exit codes: 0 printed, 1 failed, 2 wrong usage.`,
 		setup: func(_ *flag.FlagSet, c *call) func(context.Context) error {
 			return func(context.Context) error {
 				public, private, err := pipeline.NewKey()
@@ -89,7 +98,7 @@ nothing else; plans that were sealed with the old pair cannot be applied any mor
 		},
 	},
 	{
-		name: "plan-note", args: "[FILE] [flags]", summary: "write a plan's summary into its merge request, as one note",
+		name: "plan-note", args: "[FILE] [flags]", summary: "write a plan's summary into its merge request, as one note", json: true,
 		help: `Writes FILE (note.md of homelab terraform plan), or with --plan what terraform show -json has printed, into a merge request. There is one note for
 each --name; the next run writes it anew. It needs PLAN_NOTE_TOKEN: a project access token with the role Reporter and the scope api. A job's own token
 may read notes and not write them. Project, merge request and address come from the job's variables, or from the flags.

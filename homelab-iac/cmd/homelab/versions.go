@@ -16,7 +16,7 @@ import (
 
 var versionsCommands = []command{
 	{
-		name: "backup versions", args: "fast|slow [flags]", summary: "what of a repository was written over or deleted; put it back",
+		name: "backup versions", args: "fast|slow [flags]", summary: "what of a repository was written over or deleted; put it back", json: true,
 		help: `With the backup key an intruder can delete nothing, but write over objects; with the maintenance key he can delete. The bucket keeps the
 older versions. This lists every object of the repository that is not what it was, and with --put-back writes the right version on top.
 Which one that is, the object's name says: restic calls its files by their SHA-256, and each is checked before it is put back. Nothing is

@@ -22,10 +22,15 @@ import (
 
 var watchCommands = []command{
 	{
-		name: "watch", args: "[flags]", summary: "read the repositories and say how safe this machine is",
+		name: "watch", args: "[flags]", summary: "read the repositories and say how safe this machine is", json: true,
 		help: `Reads the repositories with the restore key: how old the newest good snapshot of each of this machine's services is, when a check and a
-proved restore were last, how full the disks are, when keys end. Each state is pushed to its monitor in Uptime Kuma; Discord hears
-once when something begins to be wrong and once when it is well again. Meant to run every five minutes; it ends before the next one begins.
+proved restore were last, how full the disks are, when keys end. Each state is pushed to its monitor in Uptime Kuma; Discord and ntfy, where
+they are configured, hear once when something begins to be wrong and once when it is well again. Meant to run every five minutes; it ends
+before the next one begins.
+
+Examples:
+  homelab watch
+  homelab watch --no-push --json
 
 Exit codes: 0 all is well, 1 something is not, 2 the configuration is wrong.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
@@ -34,9 +39,15 @@ Exit codes: 0 all is well, 1 something is not, 2 the configuration is wrong.`,
 		},
 	},
 	{
-		name: "kuma sync", args: "[flags]", summary: "make the monitors in Uptime Kuma",
+		name: "kuma sync", args: "[flags]", summary: "make the monitors in Uptime Kuma", json: true,
 		help: `Makes a push monitor for everything that homelab pushes to, and corrects those that differ; others are left alone. Monitors that the catalog no
-longer has are paused, not deleted. A second run changes nothing.`,
+longer has are paused, not deleted. A second run changes nothing.
+
+Examples:
+  homelab kuma sync
+  homelab kuma sync --json
+
+Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.`,
 		setup: func(fs *flag.FlagSet, c *call) func(context.Context) error { return c.kumaSync },
 	},
 }

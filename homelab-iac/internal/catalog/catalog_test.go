@@ -32,7 +32,7 @@ func TestOurCatalogIsWhole(t *testing.T) {
 		}
 	}
 	slices.Sort(names)
-	want := []string{"cloudflared", "gitea", "grafana", "infisical", "langfuse", "llm-runner", "nginx", "ollama", "photos", "plex", "portainer", "prometheus", "qdrant", "searxng", "terraform-state", "uptime-kuma", "vault"}
+	want := []string{"cloudflared", "gitea", "grafana", "infisical", "langfuse", "llm-runner", "nginx", "ollama", "photos", "plex", "portainer", "prometheus", "qdrant", "searxng", "terraform-state", "uptime-kuma", "vault", "vault-copy"}
 	if !slices.Equal(names, want) {
 		t.Errorf("services %v", names)
 	}

@@ -83,7 +83,7 @@ func build(t *testing.T) *stand {
 	t.Cleanup(s.kill)
 	call := []string{"env", "DOCKERLIKE_DIR=" + s.docker, "DOCKERLIKE_ARGS=" + address, "DOCKERLIKE_IMAGE=" + name + ":deployed", program}
 	s.target = Target{Service: "app", Container: "app", Image: name + ":deployed", Docker: call, Compose: append(slices.Clone(call), "compose"),
-		Health: []string{"http://" + address + "/health"}, State: t.TempDir(), Wait: 5 * time.Second, Pause: 20 * time.Millisecond, Say: func(text string) { t.Log(text) }}
+		Health: []string{"http://" + address + "/health"}, State: t.TempDir(), Wait: 15 * time.Second, Pause: 20 * time.Millisecond, Say: func(text string) { t.Log(text) }}
 	return s
 }
 

@@ -101,8 +101,8 @@ func section(b *strings.Builder, s catalog.Service) {
 
 const guideHead = `# Restore guide
 
-Made from the service catalog by ` + "`homelab restore guide`" + `; do not edit it. The same steps are run by ` + "`homelab restore run`" + ` and proved by
-` + "`homelab drill`" + `.
+Made from the service catalog by ` + "`homelab restore guide`" + `; do not edit it. The same steps are run by ` + "`homelab restore run --tags TAGS`" + ` and proved by
+` + "`homelab drill --host SSH --tags TAGS`" + `.
 
 ## What is missing? The decision tree of a restore
 
@@ -121,9 +121,12 @@ program. The program writes down in the vault what it did.
 The addresses of the repositories, their passwords, and the keys that may only read. With these and restic alone everything below can be done on any machine:
 
 ` + "```sh" + `
-export RESTIC_REPOSITORY=s3:https://HOST/BUCKET/restic RESTIC_PASSWORD_FILE=/etc/homelab/fast.password
-set -a; . /etc/homelab/fast-restore.env; set +a
+export RESTIC_REPOSITORY=s3:https://HOST/BUCKET/restic RESTIC_PASSWORD_FILE=/etc/homelab/keys/fast.password
+set -a; . /etc/homelab/keys/fast-restore.key; set +a
 ` + "```" + `
+
+These are the files that role restic writes; in [the kit](break-glass.md#the-kit) they are called ` + "`fast.password`" + ` and ` + "`fast.env`" + `. The slow
+repository has its own.
 
 Always with ` + "`--no-lock`" + `, since this key cannot write one. Never restore on a machine that calls itself by the name of a running one while backups run there.
 
@@ -134,7 +137,7 @@ Always with ` + "`--no-lock`" + `, since this key cannot write one. Never restor
 const guideTail = `
 ## A damaged repository
 
-When ` + "`homelab backup check`" + ` or a restore says that packs are missing or broken, in this order (restic's manual, "Troubleshooting"):
+When ` + "`homelab backup check fast`" + ` or a restore says that packs are missing or broken, in this order (restic's manual, "Troubleshooting"):
 
 ` + "```sh" + `
 systemctl stop cron                              # no backup may run meanwhile

@@ -137,7 +137,7 @@ func (h *household) byTheClock() {
 		h.t.Errorf("%s: %s", report.Verdict, report.Summary())
 	}
 	// It ends as the last red one did, so that systemd and who reads its mail know, too; the watch sees the last verdict.
-	if got := h.on("learning", "for i in $(seq 100); do s=$(systemctl show -P ActiveState homelab-drill); [ $s = activating ] || break; sleep 0.2; done; echo $s $(systemctl show -P ExecMainStatus homelab-drill)"); got != "failed 1" {
+	if got := h.on("learning", "for i in $(seq 3000); do s=$(systemctl show -P ActiveState homelab-drill); [ $s = activating ] || break; sleep 0.2; done; echo $s $(systemctl show -P ExecMainStatus homelab-drill)"); got != "failed 1" {
 		h.t.Errorf("the unit is %s", got)
 	}
 	if got := h.on("learning", "homelab watch --no-push || true"); !strings.Contains(got, "ok       restore proved") {

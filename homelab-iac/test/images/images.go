@@ -145,6 +145,27 @@ func Archive(ctx context.Context, p Programs, names []string, say func(string)) 
 	return file, nil
 }
 
+// Prepare makes the layer that all archives share, where it is not there: a minute or two that no test has to have.
+func Prepare(ctx context.Context, say func(string)) error {
+	cache, err := lab.Cache()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(cache, "images")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	lock, err := lab.WaitLock(ctx, filepath.Join(dir, "lock"))
+	if err != nil {
+		return fmt.Errorf("wait for who makes images: %w", err)
+	}
+	defer lock.Close()
+	if below := filepath.Join(dir, "debian-"+recipeSum()+".tar"); !taken(below) {
+		return layer(ctx, below, say)
+	}
+	return nil
+}
+
 // taken tells whether a file is there, and notes that it is in use.
 func taken(file string) bool {
 	now := time.Now()

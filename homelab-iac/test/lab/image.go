@@ -77,6 +77,15 @@ func ensureImage(ctx context.Context, log func(string)) (string, error) {
 	return root, nil
 }
 
+// Prepare makes the machines' image, where it is not there.
+func Prepare(ctx context.Context, log func(string)) error {
+	if err := Missing(); err != nil {
+		return err
+	}
+	_, err := ensureImage(ctx, log)
+	return err
+}
+
 // Bootstrap installs the machines' Debian with some packages (a list with commas) into a folder, or an archive where to ends with .tar, from the
 // mirror that mmdebstrap chooses; it tries three times. What has its name is whole.
 func Bootstrap(ctx context.Context, to, packages string, log func(string), args ...string) error {

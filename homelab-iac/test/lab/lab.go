@@ -354,4 +354,4 @@ func (l *Lab) keys(ctx context.Context) error {
 }
 
 // patience bounds every single step that should take a second.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute

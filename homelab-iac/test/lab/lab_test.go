@@ -81,7 +81,7 @@ func TestMachinesAreCleanAndApart(t *testing.T) {
 func TestAMachineSurvivesRebootsAndPowerCuts(t *testing.T) {
 	l := lab.Start(t, lab.Options{Machines: []string{"alpha"}})
 	m := l.Machine("alpha")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	boot := run(t, m, "echo stays >/root/mark; sync; cat /proc/sys/kernel/random/boot_id /proc/1/stat | cut -d' ' -f22")
 	m.Run(ctx, "systemctl reboot") // the connection ends with it
@@ -103,7 +103,7 @@ func TestAMachineSurvivesRebootsAndPowerCuts(t *testing.T) {
 	if err := m.Remove(); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("throwing it away took %s", took)
 	}
 	if _, err := l.Add(ctx, "alpha"); err != nil {

@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"time"
 
+	"home.arpa/lab/homelab-iac/test/images"
 	"home.arpa/lab/homelab-iac/test/lab"
 	"home.arpa/lab/homelab-iac/test/lab/s3proxy"
 	"home.arpa/lab/homelab-iac/test/online"
@@ -36,6 +37,7 @@ const usage = `labctl starts a lab that stays until it is told to go:
   down                                    throw it away, and whatever dead labs left
   ssh NAME [COMMAND...]                   a shell on a machine, or one command
   status                                  its state.json
+  prepare                                 make what machines and their containers are made from, where it is not there: setup.sh's last step
   zero [--again]                          make three serving machines of an empty lab, or go on where a killed run stopped
   scan [--ports A-B] MACHINE...           from outside: which TCP ports of a machine can be connected to; 1 when one can
   fault KIND [--action A] [--object P] [--times N]
@@ -56,7 +58,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 // run picks the command and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
 	commands := map[string]func([]string) error{
-		"zero": zero, "scan": scan, "connect": connect, "up": up, "serve": serve, "down": alone(down), "ssh": ssh, "status": alone(status), "fault": fault, "heal": alone(heal),
+		"prepare": alone(prepare), "zero": zero, "scan": scan, "connect": connect, "up": up, "serve": serve, "down": alone(down), "ssh": ssh, "status": alone(status), "fault": fault, "heal": alone(heal),
 	}
 	switch {
 	case len(args) > 0 && slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]):
@@ -108,6 +110,17 @@ func dir() string {
 }
 
 func stateFile() string { return filepath.Join(dir(), fmt.Sprint(slot), "state.json") }
+
+// prepare makes the images before any test needs them.
+func prepare() error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	say := func(text string) { fmt.Fprintln(os.Stderr, "labctl:", text) }
+	if err := lab.Prepare(ctx, say); err != nil {
+		return err
+	}
+	return images.Prepare(ctx, say)
+}
 
 // readyWait bounds a start: the image of a first one takes a minute or two.
 const readyWait = 15 * time.Minute

@@ -19,6 +19,7 @@ func TestWhatIsNotUnderstoodIsSaidBeforeAnythingStarts(t *testing.T) {
 		{"up --machines A_B", "", 2, `start machine "A_B": a name has at most 13 letters`},
 		{"up --machines alpha,alpha", "", 2, "named twice"},
 		{"up gamma", "", 2, "write --machines gamma"},
+		{"prepare alpha", "", 2, "takes nothing"},
 		{"down alpha", "", 2, "takes nothing"},
 		{"status", "99", 2, "a number from 1 to 60"},
 		{"status", "one", 2, "HOMELAB_LAB_SLOT=one"},

@@ -27,6 +27,10 @@ const Policy = `{
 	"acls": [
 		{"action": "accept", "src": ["tag:control"], "dst": ["tag:services:8888,3002,3001"]},
 		{"action": "accept", "src": ["tag:learning"], "dst": ["tag:services:3001"]},
+		{"action": "accept", "src": ["tag:control"], "dst": ["tag:services:443"]},
+		{"action": "accept", "src": ["tag:learning"], "dst": ["tag:control:443"]},
+		{"action": "accept", "src": ["tag:learning"], "dst": ["tag:control:9100", "tag:services:9100"]},
+		{"action": "accept", "src": ["tag:control", "tag:services"], "proto": "tcp", "dst": ["tag:services:22000"]},
 		{"action": "accept", "src": ["tag:control"], "dst": ["tag:learning:22"]},
 	],
 }`

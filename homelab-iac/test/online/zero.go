@@ -36,6 +36,7 @@ var Stages = []Stage{
 	{"base", "packages, SSH, a firewall that lets nobody in", tags("base")},
 	{"docker", "Docker, and the images on it", tags("docker")},
 	{"tailnet", "each machine in the tailnet, with a key of its own", tags("tailscale")},
+	{"metrics", "each machine's numbers, for Prometheus", tags("metrics")},
 	{"nginx", "nginx before the pages, with TLS", tags("nginx")},
 	{"services", "the folders of services/, up and healthy", tags("services")},
 	{"backup", "restic, homelab and their units", tags("restic")},

@@ -79,7 +79,7 @@ func machine(b *bench) string {
 	}
 	docker := filepath.Join(b.aside, "dockerlike")
 	b.run("go", "build", "-trimpath", "-o", docker, "./homelab-iac/test/dockerlike")
-	files, err := filepath.Glob(filepath.Join(b.dir, "homelab-iac/services/llm-runner/*"))
+	files, err := filepath.Glob(filepath.Join(b.dir, "homelab-iac/services/llm-runner/*.*"))
 	if err != nil || len(files) == 0 {
 		b.t.Fatal("the service has no folder", err)
 	}

@@ -17,7 +17,7 @@ if ! cmp -s package-lock.json "$dir/installed.json"; then
 	say "installing gitlab-ci-local"
 	mkdir -p "$dir"
 	cp package.json package-lock.json "$dir/"
-	(cd "$dir" && again timeout 400 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+	(cd "$dir" && again timeout 900 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
 	cp package-lock.json "$dir/installed.json"
 fi
 say "gitlab-ci-local is there"

@@ -16,7 +16,7 @@ if [ "$(cat "$cache/.version" 2>/dev/null)" != "$want" ]; then
     say "building the stand-in for providers" >&2
     rm -rf "$cache/mirror" "$cache/.version"
     mkdir -p "$cache/mirror"
-    (cd standin && again env CGO_ENABLED=0 GOFLAGS=-mod=readonly timeout 600 go build -trimpath -o "$cache/standin" .) >&2
+    (cd standin && again env CGO_ENABLED=0 GOFLAGS=-mod=readonly timeout 2700 go build -trimpath -o "$cache/standin" .) >&2
     platform=$(go env GOOS)_$(go env GOARCH)
     # source and version of each pinned provider, from the lines of versions.tf
     sed -n 's/^ *\(source\|version\) *= *"\([a-z0-9./-]*\)"$/\2/p' ../../terraform/versions.tf | paste - - | while read -r source version; do
@@ -47,7 +47,7 @@ if { [ "${TOFU:-}" = 1 ] || ! command -v terraform >/dev/null; } && [ ! -x "$cac
         go mod init tofu
         go mod edit -replace github.com/hashicorp/hcl/v2@v2.20.1=github.com/opentofu/hcl/v2@v2.20.2-0.20251021132045-587d123c2828
         again go get github.com/opentofu/opentofu/cmd/tofu@v1.12.6
-        again timeout 900 go build -trimpath -o "$cache/tofu" github.com/opentofu/opentofu/cmd/tofu
+        again timeout 2700 go build -trimpath -o "$cache/tofu" github.com/opentofu/opentofu/cmd/tofu
     ) >&2
 fi
 echo "$cache/terraform.rc"

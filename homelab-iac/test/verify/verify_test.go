@@ -13,7 +13,7 @@ func TestEveryAssertionCanBeRunAndFail(t *testing.T) {
 	if err != nil || len(all) < 20 {
 		t.Fatal(len(all), err)
 	}
-	groups := map[string]bool{"all": true, "docker": true, "services": true, "nginx": true, "ollama": true, "tailnet": true, "restic": true}
+	groups := map[string]bool{"all": true, "docker": true, "services": true, "metrics": true, "nginx": true, "ollama": true, "tailnet": true, "restic": true}
 	seen := map[string]bool{}
 	for _, a := range all {
 		if !groups[a.Group] || a.What == "" || a.Run == "" || seen[a.What] {

@@ -23,6 +23,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/toolbox"
+	"home.arpa/lab/llm-runner/test/enginetest"
 )
 
 // A sink keeps what it is sent, unless fault says why not.
@@ -142,19 +143,8 @@ func (b *bench) at(t time.Time) {
 	b.mu.Unlock()
 }
 
-// database opens the database at a path and its engine.
-var database = func(ctx context.Context, path string, c engine.Config) (*db.DB, *engine.Engine, error) {
-	d, err := db.Open(ctx, path)
-	if err != nil {
-		return nil, nil, err
-	}
-	handle, err := d.NewWriter()
-	if err != nil {
-		return nil, nil, err
-	}
-	e, err := engine.Open(ctx, handle, c)
-	return d, e, err
-}
+// database opens what the tests run on.
+var database enginetest.Opener = enginetest.Open
 
 // start opens the service, as a process does that starts.
 func (b *bench) start() *bench {
@@ -164,10 +154,8 @@ func (b *bench) start() *bench {
 	if os.Getenv("AGENT_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	d, e, err := database(context.Background(), b.path, engine.Config{Poll: 4 * time.Millisecond, Log: log})
-	if err != nil {
-		b.Fatal(err)
-	}
+	var err error
+	d, e := database(b, b.path, engine.Config{Poll: 4 * time.Millisecond, Log: log})
 	c := b.config
 	c.Folders, c.Zone, c.Vault, c.Now, c.Log = []Folder{{"agents", b.files}}, zone(b, "Europe/Berlin"), b.vault, b.clock, log
 	c.Sinks = map[string]alert.Sink{"discord": b.posts}

@@ -9,6 +9,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"home.arpa/lab/llm-runner/internal/llm"
 )
 
 // What stands here works on files of the vault through an os.Root: nothing leads out of it. A note becomes visible whole, and nothing of the
@@ -38,7 +40,7 @@ func (s *Service) writeNote(r *Run, d *Delivery) (string, error) {
 		have, err := root.ReadFile(at)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			err = s.create(root, at, []byte(d.Text))
+			err = s.create(root, at, []byte(llm.Still(d.Text)))
 			if errors.Is(err, fs.ErrExist) { // somebody was faster
 				continue
 			}
@@ -196,7 +198,7 @@ func (s *Service) writeDaily(r *Run, d *Delivery) (string, error) {
 	for range 5 {
 		before, err := root.Lstat(p)
 		if errors.Is(err, fs.ErrNotExist) {
-			if err = s.create(root, p, section(nil, r.Agent, d.Text)); errors.Is(err, fs.ErrExist) {
+			if err = s.create(root, p, section(nil, r.Agent, llm.Still(d.Text))); errors.Is(err, fs.ErrExist) {
 				continue
 			}
 			if err != nil {
@@ -216,7 +218,7 @@ func (s *Service) writeDaily(r *Run, d *Delivery) (string, error) {
 		if err != nil {
 			return fault(err)
 		}
-		made := section(text, r.Agent, d.Text)
+		made := section(text, r.Agent, llm.Still(d.Text))
 		if bytes.Equal(made, text) {
 			return p, nil
 		}

@@ -3,54 +3,16 @@
 package agent
 
 import (
-	"context"
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
-	"home.arpa/lab/llm-runner/internal/db"
-	"home.arpa/lab/llm-runner/internal/engine"
-	"home.arpa/lab/llm-runner/test/postgrestest"
+	"home.arpa/lab/llm-runner/test/enginetest"
 )
-
-// onPostgres has benches of one path share one PostgreSQL database until the test ends.
-func onPostgres(t *testing.T) {
-	server, sqlite := postgrestest.Start(t), database
-	urls := map[string]string{}
-	database = func(ctx context.Context, path string, c engine.Config) (*db.DB, *engine.Engine, error) {
-		if urls[path] == "" {
-			urls[path] = server.New()
-		}
-		d, err := db.OpenPostgres(ctx, urls[path])
-		if err != nil {
-			return nil, nil, err
-		}
-		handle, err := d.NewWriter()
-		if err != nil {
-			return nil, nil, err
-		}
-		pool, err := d.NewPool(ctx)
-		if err != nil {
-			return nil, nil, err
-		}
-		listening, stop := context.WithCancel(context.Background())
-		var done sync.WaitGroup
-		done.Go(func() { d.Listen(listening) }) //nolint:errcheck // it has no errors
-		t.Cleanup(func() {
-			stop()
-			done.Wait()
-		})
-		c.Poll = 20 * time.Millisecond
-		e, err := engine.OpenShared(ctx, handle, pool, d.Worker(), d.Worker(), c)
-		return d, e, err
-	}
-	t.Cleanup(func() { database = sqlite })
-}
 
 // TestOnPostgres runs the tests of agents where their database is PostgreSQL.
 func TestOnPostgres(t *testing.T) {
-	onPostgres(t)
+	enginetest.OnPostgres(t, &database)
 	for name, test := range map[string]func(*testing.T){
 		"delivered": TestARunIsDeliveredToEachPlaceOnce, "away": TestAPlaceThatIsAwayIsTriedAgainAndTheModelIsNot, "overlap": TestRunsOfOneAgentNeverOverlap,
 		"paused": TestPausedAgentsRestAndMakeUpForNothing, "dry": TestADryRunDeliversNothing, "busy": TestABusyProviderHoldsARunAndItGoesOn, "fails": TestARunThatFailsForGoodIsTold,
@@ -62,7 +24,7 @@ func TestOnPostgres(t *testing.T) {
 
 // Two processes look at the same clock: each due time is one run and one post.
 func TestProcessesShareAgents(t *testing.T) {
-	onPostgres(t)
+	enginetest.OnPostgres(t, &database)
 	a, b := newBench(t, map[string]string{"hello": daily}), newBench(t, map[string]string{"hello": daily})
 	b.path, b.vault, b.posts, b.model = a.path, a.vault, a.posts, a.model
 	a.start()
@@ -94,7 +56,7 @@ func TestProcessesShareAgents(t *testing.T) {
 
 // What a dead process had under way, another one takes over.
 func TestWhatADeadProcessLeftIsAdopted(t *testing.T) {
-	onPostgres(t)
+	enginetest.OnPostgres(t, &database)
 	b := newBench(t, map[string]string{"hello": daily}).start()
 	r, err := b.Start(t.Context(), "hello", false, "")
 	if err != nil {

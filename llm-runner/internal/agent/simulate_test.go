@@ -15,7 +15,7 @@ import (
 // Ninety days around each change of the clock in Berlin, with a week in which the machine is off, a restart each day and a Discord that is away
 // now and then. Every due time is seen to exactly as its agent's policy says.
 func TestNinetyDays(t *testing.T) {
-	if raced {
+	if testing.Short() {
 		t.Skip("two times ninety days take minutes under the race detector, and what runs at once in them runs in the other tests too")
 	}
 	for name, begin := range map[string]string{"to summer time": "2026-02-12 11:00", "back to winter time": "2026-09-08 11:00"} {

@@ -23,24 +23,13 @@ type memory struct {
 }
 
 func remembered(ctx context.Context, d *db.DB) (map[string]memory, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT name, paused, schedule, seen FROM agents`)
-	if err != nil {
-		return nil, fmt.Errorf("read agents: %w", err)
-	}
-	defer rows.Close()
-	all := map[string]memory{}
-	for rows.Next() {
-		var name string
+	return db.Map(ctx, d.Read(), "read agents", func(row *sql.Rows) (name string, m memory, err error) {
 		var paused sql.NullInt64
-		var m memory
 		var seen int64
-		if err := rows.Scan(&name, &paused, &m.schedule, &seen); err != nil {
-			return nil, fmt.Errorf("read agents: %w", err)
-		}
+		err = row.Scan(&name, &paused, &m.schedule, &seen)
 		m.said, m.paused, m.seen = paused.Valid, paused.Int64 == 1, time.UnixMilli(seen)
-		all[name] = m
-	}
-	return all, rows.Err()
+		return name, m, err
+	}, `SELECT name, paused, schedule, seen FROM agents`)
 }
 
 func setPaused(ctx context.Context, d *db.DB, name, schedule string, paused bool, now time.Time) error {
@@ -85,7 +74,7 @@ func insertRun(ctx context.Context, tx *transaction, r Run) (Run, error) {
 		r.Agent, r.key, r.Cause, r.Due.UnixMilli(), r.Covers, db.OrNull(r.Parent), r.Depth, r.Task, r.State, r.Created.UnixMilli()); err != nil {
 		return r, err
 	}
-	return scanRun(tx.QueryRowContext(ctx, `SELECT `+runColumns+` FROM agent_runs WHERE key = ?`, r.key))
+	return db.One(ctx, tx, "", scanRun, `SELECT `+runColumns+` FROM agent_runs WHERE key = ?`, r.key)
 }
 
 // plan writes a run down, or returns the one that its key has already.
@@ -104,7 +93,7 @@ func (s *Service) plan(ctx context.Context, r Run) (made Run, err error) {
 const runColumns = `id, agent, key, cause, due_at, covers, parent, depth, task, state, call, worker, attempts, next_at, waits_for, reason, output, over, provider, model,
 	tokens, micro_usd, work_ms, created_at, started_at, ended_at`
 
-func scanRun(row interface{ Scan(...any) error }) (r Run, err error) {
+func scanRun(row *sql.Rows) (r Run, err error) {
 	var due, created int64
 	var parent, next, started, ended sql.NullInt64
 	var output string
@@ -121,20 +110,7 @@ func scanRun(row interface{ Scan(...any) error }) (r Run, err error) {
 }
 
 func runs(ctx context.Context, d *db.DB, where string, args ...any) ([]Run, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT `+runColumns+` FROM agent_runs `+where, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read runs of agents: %w", err)
-	}
-	defer rows.Close()
-	all := []Run{}
-	for rows.Next() {
-		r, err := scanRun(rows)
-		if err != nil {
-			return nil, fmt.Errorf("read runs of agents: %w", err)
-		}
-		all = append(all, r)
-	}
-	return all, rows.Err()
+	return db.All(ctx, d.Read(), "read runs of agents", scanRun, `SELECT `+runColumns+` FROM agent_runs `+where, args...)
 }
 
 // Run1 returns a run, ErrNoRun where there is none.
@@ -165,23 +141,13 @@ func (s *Service) Detail(ctx context.Context, id int64) (x Detail, err error) {
 }
 
 func stepsOf(ctx context.Context, d *db.DB, run int64) ([]Step, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT name, note, output, began_at, ended_at FROM agent_steps WHERE run = ? ORDER BY began_at, name`, run)
-	if err != nil {
-		return nil, fmt.Errorf("read steps of run %d: %w", run, err)
-	}
-	defer rows.Close()
-	all := []Step{}
-	for rows.Next() {
-		var x Step
+	return db.All(ctx, d.Read(), fmt.Sprintf("read steps of run %d", run), func(row *sql.Rows) (x Step, err error) {
 		var began int64
 		var ended sql.NullInt64
-		if err := rows.Scan(&x.Name, &x.Note, &x.Output, &began, &ended); err != nil {
-			return nil, fmt.Errorf("read steps of run %d: %w", run, err)
-		}
+		err = row.Scan(&x.Name, &x.Note, &x.Output, &began, &ended)
 		x.Began, x.Ended = time.UnixMilli(began), db.Moment(ended)
-		all = append(all, x)
-	}
-	return all, rows.Err()
+		return x, err
+	}, `SELECT name, note, output, began_at, ended_at FROM agent_steps WHERE run = ? ORDER BY began_at, name`, run)
 }
 
 // stepBefore returns what a step said in the agent's last run before this one that has it, "" where none has.
@@ -260,7 +226,7 @@ func saveRun(ctx context.Context, tx *transaction, r *Run) error {
 // change reads a run, has f change it, and writes it, in one transaction.
 func (s *Service) change(ctx context.Context, id int64, f func(tx *transaction, r *Run) error) (r Run, err error) {
 	err = s.db.Tx(ctx, func(tx *transaction) error {
-		if r, err = scanRun(tx.QueryRowContext(ctx, `SELECT `+runColumns+` FROM agent_runs WHERE id = ?`+s.db.Lock(), id)); err != nil {
+		if r, err = db.One(ctx, tx, "", scanRun, `SELECT `+runColumns+` FROM agent_runs WHERE id = ?`+s.db.Lock(), id); err != nil {
 			return err
 		}
 		if err := f(tx, &r); err != nil {
@@ -353,7 +319,7 @@ func (r *Run) alone() bool { return r.Cause == BySchedule || r.Cause == ByPerson
 // changeQuietly changes a run as it was read, and nothing where another process has changed it; readers are told by the caller.
 func (s *Service) changeQuietly(ctx context.Context, seen Run, f func(tx *transaction, r *Run) error) (done bool, err error) {
 	err = s.db.Tx(ctx, func(tx *transaction) error {
-		r, err := scanRun(tx.QueryRowContext(ctx, `SELECT `+runColumns+` FROM agent_runs WHERE id = ?`+s.db.Lock(), seen.ID))
+		r, err := db.One(ctx, tx, "", scanRun, `SELECT `+runColumns+` FROM agent_runs WHERE id = ?`+s.db.Lock(), seen.ID)
 		if err != nil || r.State != seen.State || r.call != seen.call {
 			return err
 		}
@@ -369,28 +335,14 @@ func (s *Service) changeQuietly(ctx context.Context, seen Run, f func(tx *transa
 	return done, nil
 }
 
-const deliveryColumns = `run, sink, part, name, text, state, call, attempts, next_at, place, reason, made_at, ended_at`
-
-func deliveries(ctx context.Context, q interface {
-	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
-}, where string, args ...any) ([]Delivery, error) {
-	rows, err := q.QueryContext(ctx, `SELECT `+deliveryColumns+` FROM agent_deliveries `+where, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read deliveries: %w", err)
-	}
-	defer rows.Close()
-	all := []Delivery{}
-	for rows.Next() {
-		var x Delivery
+func deliveries(ctx context.Context, q db.Querier, where string, args ...any) ([]Delivery, error) {
+	return db.All(ctx, q, "read deliveries", func(row *sql.Rows) (x Delivery, err error) {
 		var next, ended sql.NullInt64
 		var made int64
-		if err := rows.Scan(&x.Run, &x.Sink, &x.Part, &x.Name, &x.Text, &x.State, &x.call, &x.Attempts, &next, &x.Place, &x.Reason, &made, &ended); err != nil {
-			return nil, fmt.Errorf("read deliveries: %w", err)
-		}
+		err = row.Scan(&x.Run, &x.Sink, &x.Part, &x.Name, &x.Text, &x.State, &x.call, &x.Attempts, &next, &x.Place, &x.Reason, &made, &ended)
 		x.NextAt, x.Ended, x.Made = db.Moment(next), db.Moment(ended), time.UnixMilli(made)
-		all = append(all, x)
-	}
-	return all, rows.Err()
+		return x, err
+	}, `SELECT run, sink, part, name, text, state, call, attempts, next_at, place, reason, made_at, ended_at FROM agent_deliveries `+where, args...)
 }
 
 func insertDelivery(ctx context.Context, tx *transaction, x Delivery) error {

@@ -10,6 +10,9 @@ var runbooks = map[string]string{
 	"refused":  "provider-refuses",
 	"disk":     "database-cannot-be-written",
 	"traces":   "traces-lost",
+	"approval": "your-word",
+	"plan":     "your-word",
+	"search":   "search-broken",
 }
 
 // Kinds are the first words of the keys of all incidents that have a page, each with its page below docs/runbooks.

@@ -15,12 +15,6 @@ import (
 // transaction is a write under way, which the exported functions are handed or own.
 type transaction = sql.Tx
 
-// querier is a transaction or the read pool.
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
 // insert writes an alert, or that an open incident was heard of once more, and its end where it has one, and sets its ID. What
 // was over in its grace is left out.
 func insert(ctx context.Context, tx *transaction, a *Alert) error {
@@ -146,20 +140,8 @@ func enlist(ctx context.Context, d *db.DB, names []string, alone bool) error {
 	})
 }
 
-func sinks(ctx context.Context, q querier) (names []string, err error) {
-	rows, err := q.QueryContext(ctx, `SELECT name FROM alert_sinks ORDER BY name`)
-	if err != nil {
-		return nil, fmt.Errorf("read sinks: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			return nil, fmt.Errorf("read sinks: %w", err)
-		}
-		names = append(names, name)
-	}
-	return names, rows.Err()
+func sinks(ctx context.Context, q db.Querier) ([]string, error) {
+	return db.All(ctx, q, "read sinks", db.Column[string], `SELECT name FROM alert_sinks ORDER BY name`)
 }
 
 // lease takes or keeps a sink's sender's place until a time; false where another process has it.
@@ -205,22 +187,11 @@ func forget(ctx context.Context, d *db.DB, before, longBefore time.Time) error {
 }
 
 // counts is how much each sink has to tell.
-func counts(ctx context.Context, q querier) (map[string]int, error) {
-	rows, err := q.QueryContext(ctx, `SELECT s.name, count(*) FROM alert_sinks s JOIN alerts a ON `+untoldBy+` GROUP BY s.name`)
-	if err != nil {
-		return nil, fmt.Errorf("count alerts: %w", err)
-	}
-	defer rows.Close()
-	all := map[string]int{}
-	for rows.Next() {
-		var name string
-		var n int
-		if err := rows.Scan(&name, &n); err != nil {
-			return nil, fmt.Errorf("count alerts: %w", err)
-		}
-		all[name] = n
-	}
-	return all, rows.Err()
+func counts(ctx context.Context, q db.Querier) (map[string]int, error) {
+	return db.Map(ctx, q, "count alerts", func(row *sql.Rows) (name string, n int, err error) {
+		err = row.Scan(&name, &n)
+		return name, n, err
+	}, `SELECT s.name, count(*) FROM alert_sinks s JOIN alerts a ON `+untoldBy+` GROUP BY s.name`)
 }
 
 // Which alerts a list has, and in which order.
@@ -234,33 +205,23 @@ const (
 const toldBy = `CASE WHEN a.id <= s.after_id THEN 2 ELSE coalesce((SELECT t.told FROM alert_tellings t WHERE t.sink = s.name AND t.alert = a.id), 0) END`
 
 // list reads alerts; args are those of which. With a sink, Told is what that one has told, else what all have.
-func list(ctx context.Context, q querier, sink, which string, limit int, args ...any) ([]Alert, error) {
-	rows, err := q.QueryContext(ctx, `SELECT a.id, a.key, a.provider, a.while_held, a.text, a.began_at, a.due_at, a.seen_at, a.ended_at, a.over,
-		coalesce((SELECT min(`+toldBy+`) FROM alert_sinks s WHERE ? IN ('', s.name)), 2),
-		coalesce((SELECT string_agg(s.name, ' ') FROM alert_sinks s WHERE `+toldBy+` = 0), ''),
-		(SELECT count(*) FROM alert_jobs h WHERE h.alert = a.id), (SELECT min(h.since) FROM alert_jobs h WHERE h.alert = a.id)
-		FROM alerts a WHERE `+which+` LIMIT ?`, append(append([]any{sink}, args...), limit)...)
-	if err != nil {
-		return nil, fmt.Errorf("read alerts: %w", err)
-	}
-	defer rows.Close()
-	var all []Alert
-	for rows.Next() {
-		var a Alert
+func list(ctx context.Context, q db.Querier, sink, which string, limit int, args ...any) ([]Alert, error) {
+	return db.All(ctx, q, "read alerts", func(row *sql.Rows) (a Alert, err error) {
 		var held int
 		var missing string
 		var began, due, seen int64
 		var ended, first sql.NullInt64
-		if err := rows.Scan(&a.ID, &a.Key, &a.Provider, &held, &a.Text, &began, &due, &seen, &ended, &a.Over, &a.Told, &missing, &a.Jobs, &first); err != nil {
-			return nil, fmt.Errorf("read alerts: %w", err)
-		}
+		err = row.Scan(&a.ID, &a.Key, &a.Provider, &held, &a.Text, &began, &due, &seen, &ended, &a.Over, &a.Told, &missing, &a.Jobs, &first)
 		a.whileHeld, a.Began, a.due, a.seen, a.Ended = held != 0, time.UnixMilli(began), time.UnixMilli(due), time.UnixMilli(seen), db.Moment(ended)
 		a.Missing = strings.Fields(missing)
 		slices.Sort(a.Missing)
 		if first.Valid && ended.Valid {
 			a.Longest = max(0, ended.Int64-first.Int64)
 		}
-		all = append(all, a)
-	}
-	return all, rows.Err()
+		return a, err
+	}, `SELECT a.id, a.key, a.provider, a.while_held, a.text, a.began_at, a.due_at, a.seen_at, a.ended_at, a.over,
+		coalesce((SELECT min(`+toldBy+`) FROM alert_sinks s WHERE ? IN ('', s.name)), 2),
+		coalesce((SELECT string_agg(s.name, ' ') FROM alert_sinks s WHERE `+toldBy+` = 0), ''),
+		(SELECT count(*) FROM alert_jobs h WHERE h.alert = a.id), (SELECT min(h.since) FROM alert_jobs h WHERE h.alert = a.id)
+		FROM alerts a WHERE `+which+` LIMIT ?`, append(append([]any{sink}, args...), limit)...)
 }

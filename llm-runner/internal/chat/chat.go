@@ -133,6 +133,10 @@ type Config struct {
 	Recall func(ctx context.Context, req llm.Request) ([]Remembered, error)
 	// Deleted is told of a conversation that is gone, after it is; nil: nobody is.
 	Deleted func(chat int64)
+	// Lane names who would answer a request now, or who it would wait for; nil: nobody knows.
+	Lane func(req llm.Request) string
+	// Busy is told of what a turn is held for, after that is on disk; nil: nobody is. It must not block.
+	Busy func(b *llm.BusyError)
 	// Engine asks turns again by themselves that were held or interrupted; nil: a person does. It is launched after New.
 	Engine *engine.Engine
 	// Traces tells of each turn; nil: nobody is told.

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/engine"
+	"home.arpa/lab/llm-runner/internal/llm"
 )
 
 // A turn that is due is asked again by itself: one that was held when there is room or its machine is back, one that a dead
@@ -83,7 +85,7 @@ func (s *Service) schedule(ctx context.Context, all ...Turn) {
 
 // scheduleAll schedules every turn that is due.
 func (s *Service) scheduleAll(ctx context.Context) {
-	all, err := dueTurns(ctx, s.db.Read(), "")
+	all, err := dueTurns(ctx, s.db.Read())
 	if err != nil {
 		s.log.Warn("read turns that wait", "error", err)
 		s.missed.Store(true)
@@ -92,21 +94,31 @@ func (s *Service) scheduleAll(ctx context.Context) {
 	s.schedule(ctx, all...)
 }
 
-// Back has the turns go on that are held for a provider that has come back, a little apart.
+// Back has the turns go on that are held for a provider that has come back, or until its fallback has room, a little apart.
 func (s *Service) Back(ctx context.Context, provider string) error {
 	if s.config.Engine == nil {
 		return nil
 	}
-	all, err := dueTurns(ctx, s.db.Read(), provider)
+	all, err := dueTurns(ctx, s.db.Read())
 	if err != nil {
 		return err
 	}
+	all = slices.DeleteFunc(all, func(t Turn) bool {
+		return t.State != Held || t.Route.Provider != provider && (t.RetryAt.IsZero() || s.config.Lane == nil ||
+			s.config.Lane(llm.Request{Model: t.Asked, Project: t.Project}) != provider)
+	})
 	for i, t := range all {
 		if err := s.config.Engine.Wake(t.taskID(), time.Now().Add(time.Duration(i)*apart)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Waits says whether a turn that goes on by itself is held for a provider.
+func (s *Service) Waits(ctx context.Context, provider string) (bool, error) {
+	all, err := dueTurns(ctx, s.db.Read())
+	return slices.ContainsFunc(all, func(t Turn) bool { return t.State == Held && t.Route.Provider == provider }), err
 }
 
 // Decided has the turn go on that is held because a person had to decide about a call of its run (see Turn.RunName).
@@ -116,7 +128,7 @@ func (s *Service) Decided(ctx context.Context, run string) error {
 	if !ok || err != nil || s.config.Engine == nil {
 		return nil //nolint:nilerr // a run of somebody else
 	}
-	all, err := dueOfRun(ctx, s.db.Read(), id)
+	all, err := turnsOfRun(ctx, s.db.Read(), id, "t.due AND t.state = 'held' AND")
 	if err != nil {
 		return err
 	}
@@ -126,6 +138,16 @@ func (s *Service) Decided(ctx context.Context, run string) error {
 		}
 	}
 	return nil
+}
+
+// Goes says whether something may still come of a run (see Turn.RunName).
+func (s *Service) Goes(ctx context.Context, run string) (bool, error) {
+	id, err := strconv.ParseInt(strings.TrimPrefix(run, "turn-"), 10, 64)
+	if err != nil {
+		return false, nil //nolint:nilerr // a run of somebody else
+	}
+	all, err := turnsOfRun(ctx, s.db.Read(), id, "")
+	return slices.ContainsFunc(all, func(t Turn) bool { return !t.Over() }), err
 }
 
 // call asks a turn again for the engine and waits until the answer has ended. It returns an error only when ctx ends: then
@@ -175,15 +197,7 @@ func (s *Service) await(ctx context.Context, turn int64) error {
 
 // resume asks a turn again that is due and stands at a place in its log; else errStale.
 func (s *Service) resume(ctx context.Context, turn, seq int64) (Turn, error) {
-	before, err := oneTurn(ctx, s.messageAt(turn).Read(), turn)
-	if err != nil {
-		return Turn{}, err
-	}
-	t, err := s.ask(ctx, before.Chat, func(tx *transaction, now time.Time) (Turn, error) {
-		t, err := s.answer(ctx, tx, turn)
-		if err != nil {
-			return Turn{}, err
-		}
+	t, err := s.askOf(ctx, turn, func(tx *transaction, t Turn, now time.Time) (Turn, error) {
 		if !t.Due || t.Seq != seq {
 			return Turn{}, errStale
 		}
@@ -191,7 +205,7 @@ func (s *Service) resume(ctx context.Context, turn, seq int64) (Turn, error) {
 		if t.State == Interrupted {
 			next.Resumes++
 		}
-		next, err = s.askAgain(ctx, tx, next, now)
+		next, err := s.askAgain(ctx, tx, next, now)
 		if err != nil {
 			return Turn{}, err
 		}

@@ -10,21 +10,14 @@ import (
 	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/test/enginetest"
 )
 
 // durable opens a service whose turns go on by themselves.
 func durable(t *testing.T, path string) (*Service, *puppet, *db.DB, func()) {
 	t.Helper()
 	return openWith(t, path, func(d *db.DB) *engine.Engine {
-		handle, err := d.NewWriter()
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := engine.Open(context.Background(), handle, engine.Config{Poll: 10 * time.Millisecond, Log: quiet()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return e
+		return enginetest.On(t, d, engine.Config{Poll: 10 * time.Millisecond, Log: quiet()})
 	})
 }
 
@@ -34,7 +27,7 @@ func (p *puppet) next(t *testing.T) *play {
 	select {
 	case x := <-p.asked:
 		return x
-	case <-time.After(20 * time.Second):
+	case <-time.After(60 * time.Second):
 		t.Fatal("nobody was asked")
 		return nil
 	}
@@ -80,7 +73,7 @@ func (w *watcher) until(t *testing.T, want State) {
 			if got == want {
 				return
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(60 * time.Second):
 			t.Fatalf("the reader was not told of %s", want)
 		}
 	}
@@ -93,7 +86,7 @@ func (w *watcher) end(t *testing.T, want string) {
 		if text != want {
 			t.Errorf("the reader has %q, not %q", text, want)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(60 * time.Second):
 		t.Fatal("the reader was not told of the end")
 	}
 }
@@ -102,7 +95,7 @@ func TestAHeldTurnGoesOnWhenThereIsRoom(t *testing.T) {
 	s, p, _, _ := durable(t, filepath.Join(t.TempDir(), db.Name))
 	turn := send(t, s, 0, 0, "q")
 	one, two := watch(t, s, turn.ID), watch(t, s, turn.ID)
-	opens := time.Now().Add(300 * time.Millisecond)
+	opens := time.Now().Add(5 * time.Second)
 	p.next(t).say <- error(&llm.BusyError{Provider: "groq", Model: "m", Reason: "used up", Until: opens})
 	one.until(t, Held)
 	two.until(t, Held)
@@ -152,6 +145,18 @@ func TestAHeldTurnGoesOnWhenItsMachineIsBack(t *testing.T) {
 	if still, err := s.Turn(t.Context(), other.ID); err != nil || still.State != Held || !still.Due || len(p.asked) != 0 {
 		t.Errorf("%+v, %v, %d asked", still, err, len(p.asked))
 	}
+	turn := send(t, s, 0, 0, "for davas, or until groq has room") // as its fallback
+	w = watch(t, s, turn.ID)
+	p.next(t).say <- error(&llm.BusyError{Provider: "groq", Reason: "used up", Until: time.Now().Add(time.Hour)})
+	w.until(t, Held)
+	s.config.Lane = func(llm.Request) string { return "davas" }
+	if err := s.Back(t.Context(), "davas"); err != nil {
+		t.Fatal(err)
+	}
+	x = p.next(t)
+	x.text("back")
+	x.done()
+	w.end(t, "back")
 }
 
 // Between the end of a held turn on disk and the moment in which its process has let go of it, it may be asked again.
@@ -417,5 +422,33 @@ func TestADeletedConversationIsNotAskedAgain(t *testing.T) {
 	w.end(t, ErrNotFound.Error())
 	if _, err := s.resume(t.Context(), turn.ID, held.Seq); !errors.Is(err, ErrNotFound) {
 		t.Error(err)
+	}
+}
+
+// Who waits for a limit is told of, with the limit, and is found again as long as it waits.
+func TestWhatATurnIsHeldForIsTold(t *testing.T) {
+	s, p, _, _ := durable(t, filepath.Join(t.TempDir(), db.Name))
+	told := make(chan *llm.BusyError, 10)
+	s.config.Busy = func(b *llm.BusyError) { told <- b }
+	w := watch(t, s, send(t, s, 0, 0, "q").ID)
+	p.next(t).say <- error(&llm.BusyError{Provider: "groq", Kind: llm.Quota, Dimension: llm.RequestsPerDay, Reason: "used up", Until: time.Now().Add(time.Hour)})
+	w.until(t, Held)
+	if b := <-told; b.Provider != "groq" || b.Dimension != llm.RequestsPerDay {
+		t.Errorf("%+v", b)
+	}
+	for provider, want := range map[string]bool{"groq": true, "davas": false} {
+		if waits, err := s.Waits(t.Context(), provider); err != nil || waits != want {
+			t.Errorf("%s: %t, %v", provider, waits, err)
+		}
+	}
+	if err := s.Back(t.Context(), "groq"); err != nil {
+		t.Fatal(err)
+	}
+	x := p.next(t)
+	x.text("now")
+	x.done()
+	w.end(t, "now")
+	if waits, err := s.Waits(t.Context(), "groq"); err != nil || waits {
+		t.Errorf("%t, %v", waits, err)
 	}
 }

@@ -2,7 +2,6 @@ package chat
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"strings"
 	"time"
@@ -198,7 +197,7 @@ func (s *Service) Message(ctx context.Context, id int64) (Message, error) {
 func (s *Service) Tree(ctx context.Context, chat int64) ([]Message, error) {
 	all, err := tree(ctx, s.chatAt(chat).Read(), chat)
 	if err != nil {
-		return nil, fmt.Errorf("read conversation %d: %w", chat, err)
+		return nil, err
 	}
 	return all, s.overlay(ctx, all)
 }

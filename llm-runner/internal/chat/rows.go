@@ -1,7 +1,6 @@
 package chat
 
 import (
-	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -25,7 +24,7 @@ func found(r sql.Result, err error) error {
 	return nil
 }
 
-func scanChat(row interface{ Scan(...any) error }) (c Chat, err error) {
+func scanChat(row *sql.Rows) (c Chat, err error) {
 	var created, updated int64
 	err = row.Scan(&c.ID, &c.Title, &c.Leaf, &c.Model, &c.Project, &c.Tools, &c.Memory, &created, &updated)
 	c.Created, c.Updated = time.UnixMilli(created), time.UnixMilli(updated)
@@ -64,7 +63,7 @@ func tsQuery(text string) string {
 	return strings.Join(words, " & ") + ":*"
 }
 
-func scanMessage(row interface{ Scan(...any) error }, more ...any) (m Message, chat int64, err error) {
+func scanMessage(row *sql.Rows, more ...any) (m Message, chat int64, err error) {
 	var created int64
 	err = row.Scan(append([]any{&m.ID, &m.Parent, &m.Role, &m.Text, &created, &chat}, more...)...)
 	m.Created = time.UnixMilli(created)
@@ -106,27 +105,19 @@ func (r *turnRow) turn(chat int64) *Turn {
 }
 
 // withTurn scans messageColumns followed by turnColumns.
-func withTurn(row interface{ Scan(...any) error }) (Message, error) {
+func withTurn(row *sql.Rows) (Message, error) {
 	var r turnRow
 	m, chat, err := scanMessage(row, r.into()...)
 	m.Turn = r.turn(chat)
 	return m, err
 }
 
-// collect reads all rows of a query.
-func collect[T any](q querier, scan func(interface{ Scan(...any) error }) (T, error), ctx context.Context, query string, args ...any) ([]T, error) {
-	rows, err := q.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read conversations: %w", err)
+// scanTurn scans turnColumns followed by the turn's conversation.
+func scanTurn(row *sql.Rows) (Turn, error) {
+	var r turnRow
+	var chat int64
+	if err := row.Scan(append(r.into(), &chat)...); err != nil {
+		return Turn{}, err
 	}
-	defer rows.Close()
-	var all []T
-	for rows.Next() {
-		x, err := scan(rows)
-		if err != nil {
-			return nil, fmt.Errorf("read conversations: %w", err)
-		}
-		all = append(all, x)
-	}
-	return all, rows.Err()
+	return *r.turn(chat), nil
 }

@@ -74,15 +74,7 @@ func (s *Service) Edit(ctx context.Context, question int64, text string, o Optio
 
 // Regenerate asks the question of an ended turn once more; the new answer stands beside the old one, which waits no longer.
 func (s *Service) Regenerate(ctx context.Context, turn int64, o Options) (Turn, error) {
-	before, err := oneTurn(ctx, s.messageAt(turn).Read(), turn)
-	if err != nil {
-		return Turn{}, err
-	}
-	t, err := s.ask(ctx, before.Chat, func(tx *transaction, now time.Time) (Turn, error) {
-		t, err := s.answer(ctx, tx, turn)
-		if err != nil {
-			return Turn{}, err
-		}
+	t, err := s.askOf(ctx, turn, func(tx *transaction, t Turn, now time.Time) (Turn, error) {
 		m, _, err := oneMessage(ctx, tx, turn)
 		if err != nil {
 			return Turn{}, err
@@ -99,17 +91,10 @@ func (s *Service) Regenerate(ctx context.Context, turn int64, o Options) (Turn, 
 // Again asks once more what a turn asked, in the same way: in its place where it has no text, beside it otherwise, so
 // that nothing that came is lost.
 func (s *Service) Again(ctx context.Context, turn int64) (Turn, error) {
-	before, err := oneTurn(ctx, s.messageAt(turn).Read(), turn)
-	if err != nil {
-		return Turn{}, err
-	}
-	t, err := s.ask(ctx, before.Chat, func(tx *transaction, now time.Time) (Turn, error) {
-		t, err := s.answer(ctx, tx, turn)
-		if err != nil {
-			return Turn{}, err
-		}
+	t, err := s.askOf(ctx, turn, func(tx *transaction, t Turn, now time.Time) (Turn, error) {
 		t.Holds, t.Resumes = 0, 0
-		if t, err = s.askAgain(ctx, tx, t, now); err != nil {
+		t, err := s.askAgain(ctx, tx, t, now)
+		if err != nil {
 			return Turn{}, err
 		}
 		return t, touch(ctx, tx, t, now)
@@ -191,6 +176,21 @@ func (s *Service) Delete(ctx context.Context, chat int64) error {
 
 // errSame says that the question has been asked already.
 var errSame = errors.New("asked already")
+
+// askOf is ask for a turn that has ended, of which write makes the next one.
+func (s *Service) askOf(ctx context.Context, turn int64, write func(tx *transaction, t Turn, now time.Time) (Turn, error)) (Turn, error) {
+	before, err := oneTurn(ctx, s.messageAt(turn).Read(), turn)
+	if err != nil {
+		return Turn{}, err
+	}
+	return s.ask(ctx, before.Chat, func(tx *transaction, now time.Time) (Turn, error) {
+		t, err := s.answer(ctx, tx, turn)
+		if err != nil {
+			return Turn{}, err
+		}
+		return write(tx, t, now)
+	})
+}
 
 // ask records a turn of a conversation (0: a new one) by write, in one transaction, and starts it. With errSame from write it returns the turn as it is.
 func (s *Service) ask(ctx context.Context, chat int64, write func(*transaction, time.Time) (Turn, error)) (Turn, error) {

@@ -14,12 +14,6 @@ import (
 	"home.arpa/lab/llm-runner/internal/llm"
 )
 
-// querier is a transaction or the read pool.
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
 // transaction is a write under way, which the exported methods own.
 type transaction = sql.Tx
 
@@ -159,14 +153,14 @@ func take(ctx context.Context, tx *transaction, turn int64, worker string) error
 }
 
 // runningIn lists the turns under way of a conversation, by whichever process.
-func runningIn(ctx context.Context, q querier, chat int64) ([]int64, error) {
-	return collect(q, func(row interface{ Scan(...any) error }) (id int64, err error) { return id, row.Scan(&id) }, ctx,
+func runningIn(ctx context.Context, q db.Querier, chat int64) ([]int64, error) {
+	return db.All(ctx, q, "read conversations", db.Column[int64],
 		`SELECT t.id FROM turns t JOIN messages m ON m.id = t.id WHERE m.chat = ? AND t.state IN ('waiting', 'streaming')`, chat)
 }
 
 // runningBy lists the turns under way of one process that began before a time.
-func runningBy(ctx context.Context, q querier, worker string, before time.Time) ([]int64, error) {
-	return collect(q, func(row interface{ Scan(...any) error }) (id int64, err error) { return id, row.Scan(&id) }, ctx,
+func runningBy(ctx context.Context, q db.Querier, worker string, before time.Time) ([]int64, error) {
+	return db.All(ctx, q, "read conversations", db.Column[int64],
 		`SELECT id FROM turns WHERE state IN ('waiting', 'streaming') AND worker = ? AND started_at < ?`, worker, before.UnixMilli())
 }
 
@@ -184,10 +178,11 @@ type piece struct {
 }
 
 // pieces are what has come of a running turn after a place in its log.
-func pieces(ctx context.Context, q querier, turn, after int64) ([]piece, error) {
-	return collect(q, func(row interface{ Scan(...any) error }) (p piece, err error) {
-		return p, row.Scan(&p.seq, &p.text, &p.thinking)
-	}, ctx, `SELECT seq, text, thinking FROM turn_pieces WHERE turn = ? AND seq > ? ORDER BY seq`, turn, after)
+func pieces(ctx context.Context, q db.Querier, turn, after int64) ([]piece, error) {
+	return db.All(ctx, q, "read conversations", func(row *sql.Rows) (p piece, err error) {
+		err = row.Scan(&p.seq, &p.text, &p.thinking)
+		return p, err
+	}, `SELECT seq, text, thinking FROM turn_pieces WHERE turn = ? AND seq > ? ORDER BY seq`, turn, after)
 }
 
 // topic is what processes tell each other about turns: "ID" of one that changed, 0 for any; "stop ID" to the one that runs it.
@@ -297,13 +292,13 @@ func deleteChat(ctx context.Context, tx *transaction, chat int64) error {
 
 const chatColumns = `id, title, leaf, model, project, tools, memory, created_at, updated_at`
 
-func oneChat(ctx context.Context, q querier, id int64) (Chat, error) {
-	c, err := scanChat(q.QueryRowContext(ctx, `SELECT `+chatColumns+` FROM chats WHERE id=?`, id))
+func oneChat(ctx context.Context, q db.Querier, id int64) (Chat, error) {
+	c, err := db.One(ctx, q, "", scanChat, `SELECT `+chatColumns+` FROM chats WHERE id=?`, id)
 	return c, known(err, "read conversation")
 }
 
-func listChats(ctx context.Context, q querier, limit int) ([]Chat, error) {
-	return collect(q, scanChat, ctx, `SELECT `+chatColumns+` FROM chats ORDER BY updated_at DESC, id DESC LIMIT ?`, limit)
+func listChats(ctx context.Context, q db.Querier, limit int) ([]Chat, error) {
+	return db.All(ctx, q, "read conversations", scanChat, `SELECT `+chatColumns+` FROM chats ORDER BY updated_at DESC, id DESC LIMIT ?`, limit)
 }
 
 // find is the search for messages of SQLite and of PostgreSQL: conversations with the text around the hits, best first.
@@ -325,7 +320,7 @@ func search(ctx context.Context, d *db.DB, query string, limit int) ([]Chat, err
 		statement, match = findShared, tsQuery(query)
 	}
 	like := "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.TrimSpace(query)) + "%"
-	all, err := collect(q, scanChat, ctx, `SELECT `+chatColumns+` FROM chats WHERE lower(title) LIKE lower(?) ESCAPE '\' ORDER BY updated_at DESC LIMIT ?`, like, limit)
+	all, err := db.All(ctx, q, "read conversations", scanChat, `SELECT `+chatColumns+` FROM chats WHERE lower(title) LIKE lower(?) ESCAPE '\' ORDER BY updated_at DESC LIMIT ?`, like, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -337,12 +332,12 @@ func search(ctx context.Context, d *db.DB, query string, limit int) ([]Chat, err
 		Chat
 		snippet string
 	}
-	hits, err := collect(q, func(row interface{ Scan(...any) error }) (h hit, err error) {
+	hits, err := db.All(ctx, q, "read conversations", func(row *sql.Rows) (h hit, err error) {
 		var created, updated int64
 		err = row.Scan(&h.ID, &h.Title, &h.Leaf, &h.Model, &h.Project, &h.Tools, &h.Memory, &created, &updated, &h.snippet)
 		h.Created, h.Updated = time.UnixMilli(created), time.UnixMilli(updated)
 		return h, err
-	}, ctx, statement, match)
+	}, statement, match)
 	if err != nil {
 		return nil, err
 	}
@@ -364,8 +359,11 @@ func search(ctx context.Context, d *db.DB, query string, limit int) ([]Chat, err
 
 const messageColumns = `m.id, coalesce(m.parent, 0), m.role, m.text, m.created_at, m.chat`
 
-func oneMessage(ctx context.Context, q querier, id int64) (Message, int64, error) {
-	m, chat, err := scanMessage(q.QueryRowContext(ctx, `SELECT `+messageColumns+` FROM messages m WHERE m.id=?`, id))
+func oneMessage(ctx context.Context, q db.Querier, id int64) (m Message, chat int64, err error) {
+	m, err = db.One(ctx, q, "", func(row *sql.Rows) (m Message, err error) {
+		m, chat, err = scanMessage(row)
+		return m, err
+	}, `SELECT `+messageColumns+` FROM messages m WHERE m.id=?`, id)
 	return m, chat, known(err, "read message")
 }
 
@@ -373,15 +371,12 @@ const turnColumns = `t.id, t.state, t.seq, t.asked, t.project, t.provider, t.mod
 	t.input_tokens, t.output_tokens, t.cached_tokens, t.thinking_tokens, t.cost_micro_usd, t.thinking, t.citations, t.finish, t.error, t.retry_at,
 	t.due, t.holds, t.resumes, t.tools, t.run, t.private, t.memory, t.remembered`
 
-func oneTurn(ctx context.Context, q querier, id int64) (Turn, error) {
-	var r turnRow
-	var chat int64
-	err := q.QueryRowContext(ctx, `SELECT `+turnColumns+`, m.chat FROM turns t JOIN messages m ON m.id = t.id WHERE t.id=?`, id).
-		Scan(append(r.into(), &chat)...)
-	if err != nil {
-		return Turn{}, known(err, "read turn")
-	}
-	return *r.turn(chat), nil
+// selectTurns begins a query for scanTurn.
+const selectTurns = `SELECT ` + turnColumns + `, m.chat FROM turns t JOIN messages m ON m.id = t.id `
+
+func oneTurn(ctx context.Context, q db.Querier, id int64) (Turn, error) {
+	t, err := db.One(ctx, q, "", scanTurn, selectTurns+`WHERE t.id=?`, id)
+	return t, known(err, "read turn")
 }
 
 // lockedTurn is oneTurn for a change.
@@ -393,34 +388,18 @@ func lockedTurn(ctx context.Context, d *db.DB, tx *transaction, id int64) (Turn,
 	return oneTurn(ctx, tx, id)
 }
 
-// dueTurns lists the turns that are due, oldest first; with a provider those that are held for it.
-func dueTurns(ctx context.Context, q querier, provider string) ([]Turn, error) {
-	return collect(q, func(row interface{ Scan(...any) error }) (Turn, error) {
-		var r turnRow
-		var chat int64
-		if err := row.Scan(append(r.into(), &chat)...); err != nil {
-			return Turn{}, err
-		}
-		return *r.turn(chat), nil
-	}, ctx, `SELECT `+turnColumns+`, m.chat FROM turns t JOIN messages m ON m.id = t.id
-		WHERE t.due AND (? = '' OR t.state = 'held' AND t.provider = ?) ORDER BY t.id`, provider, provider)
+// dueTurns lists the turns that are due, oldest first.
+func dueTurns(ctx context.Context, q db.Querier) ([]Turn, error) {
+	return db.All(ctx, q, "read conversations", scanTurn, selectTurns+`WHERE t.due ORDER BY t.id`)
 }
 
-// dueOfRun lists the turns of a run that are held.
-func dueOfRun(ctx context.Context, q querier, run int64) ([]Turn, error) {
-	return collect(q, func(row interface{ Scan(...any) error }) (Turn, error) {
-		var r turnRow
-		var chat int64
-		if err := row.Scan(append(r.into(), &chat)...); err != nil {
-			return Turn{}, err
-		}
-		return *r.turn(chat), nil
-	}, ctx, `SELECT `+turnColumns+`, m.chat FROM turns t JOIN messages m ON m.id = t.id
-		WHERE t.due AND t.state = 'held' AND (t.run = ? OR t.run = 0 AND t.id = ?) ORDER BY t.id`, run, run)
+// turnsOfRun lists the turns of a run; where, "" or a condition that ends in AND, says which.
+func turnsOfRun(ctx context.Context, q db.Querier, run int64, where string) ([]Turn, error) {
+	return db.All(ctx, q, "read conversations", scanTurn, selectTurns+`WHERE `+where+` (t.run = ? OR t.run = 0 AND t.id = ?) ORDER BY t.id`, run, run)
 }
 
 // turnByKey returns the first answer to the question that was sent with a key.
-func turnByKey(ctx context.Context, q querier, key string) (Turn, error) {
+func turnByKey(ctx context.Context, q db.Querier, key string) (Turn, error) {
 	var id int64
 	err := q.QueryRowContext(ctx, `SELECT min(a.id) FROM messages q JOIN messages a ON a.parent = q.id WHERE q.sent_key = ?
 		GROUP BY q.id`, key).Scan(&id)
@@ -431,20 +410,20 @@ func turnByKey(ctx context.Context, q querier, key string) (Turn, error) {
 }
 
 // path returns the messages from a conversation's beginning to a leaf.
-func path(ctx context.Context, q querier, leaf int64) ([]Message, error) {
-	return collect(q, withTurn, ctx, `WITH RECURSIVE up(id) AS (
+func path(ctx context.Context, q db.Querier, leaf int64) ([]Message, error) {
+	return db.All(ctx, q, "read conversations", withTurn, `WITH RECURSIVE up(id) AS (
 			SELECT CAST(? AS BIGINT) UNION ALL SELECT m.parent FROM messages m JOIN up ON m.id = up.id WHERE m.parent IS NOT NULL)
 		SELECT `+messageColumns+`, `+turnColumns+` FROM up JOIN messages m ON m.id = up.id LEFT JOIN turns t ON t.id = m.id
 		ORDER BY m.id`, leaf)
 }
 
-func tree(ctx context.Context, q querier, chat int64) ([]Message, error) {
-	return collect(q, withTurn, ctx, `SELECT `+messageColumns+`, `+turnColumns+` FROM messages m LEFT JOIN turns t ON t.id = m.id
+func tree(ctx context.Context, q db.Querier, chat int64) ([]Message, error) {
+	return db.All(ctx, q, fmt.Sprintf("read conversation %d", chat), withTurn, `SELECT `+messageColumns+`, `+turnColumns+` FROM messages m LEFT JOIN turns t ON t.id = m.id
 		WHERE m.chat = ? ORDER BY m.id`, chat)
 }
 
 // upstream is what is sent for a turn: the branch that leads to it, without answers that have no text.
-func upstream(ctx context.Context, q querier, turn int64) ([]llm.Message, error) {
+func upstream(ctx context.Context, q db.Querier, turn int64) ([]llm.Message, error) {
 	all, err := path(ctx, q, turn)
 	if err != nil {
 		return nil, err
@@ -461,17 +440,16 @@ func upstream(ctx context.Context, q querier, turn int64) ([]llm.Message, error)
 }
 
 // siblings fills in the alternatives of messages of one conversation.
-func siblings(ctx context.Context, q querier, chat int64, all []Message) error {
-	type edge struct{ id, parent int64 }
-	edges, err := collect(q, func(row interface{ Scan(...any) error }) (e edge, err error) {
-		return e, row.Scan(&e.id, &e.parent)
-	}, ctx, `SELECT id, coalesce(parent, 0) FROM messages WHERE chat = ? ORDER BY id`, chat)
+func siblings(ctx context.Context, q db.Querier, chat int64, all []Message) error {
+	children := map[int64][]int64{}
+	err := db.Each(ctx, q, "read conversations", func(row *sql.Rows) error {
+		var id, parent int64
+		err := row.Scan(&id, &parent)
+		children[parent] = append(children[parent], id)
+		return err
+	}, `SELECT id, coalesce(parent, 0) FROM messages WHERE chat = ? ORDER BY id`, chat)
 	if err != nil {
 		return err
-	}
-	children := map[int64][]int64{}
-	for _, e := range edges {
-		children[e.parent] = append(children[e.parent], e.id)
 	}
 	for i := range all {
 		all[i].Siblings = children[all[i].Parent]
@@ -500,7 +478,7 @@ func seed(ctx context.Context, disk, memory *db.DB) (floor int64, err error) {
 }
 
 // copyChat copies a conversation and returns the numbers of its messages.
-func copyChat(ctx context.Context, from querier, to *db.DB, chat int64) ([]int64, error) {
+func copyChat(ctx context.Context, from db.Querier, to *db.DB, chat int64) ([]int64, error) {
 	err := to.Tx(ctx, func(tx *transaction) error {
 		for _, k := range kept {
 			if err := copyRows(ctx, from, tx, k.table, k.key, k.where, k.order, chat); err != nil {
@@ -512,13 +490,13 @@ func copyChat(ctx context.Context, from querier, to *db.DB, chat int64) ([]int64
 	if err != nil {
 		return nil, err
 	}
-	return collect(from, func(row interface{ Scan(...any) error }) (id int64, err error) { return id, row.Scan(&id) }, ctx,
+	return db.All(ctx, from, "read conversations", db.Column[int64],
 		`SELECT id FROM messages WHERE chat = ?`, chat)
 }
 
 // moveBack writes all conversations of a database in memory to the disk, in one transaction, and says how many.
 func moveBack(ctx context.Context, memory, disk *db.DB) (int, error) {
-	all, err := collect(memory.Read(), func(row interface{ Scan(...any) error }) (id int64, err error) { return id, row.Scan(&id) }, ctx,
+	all, err := db.All(ctx, memory.Read(), "read conversations", db.Column[int64],
 		`SELECT id FROM chats ORDER BY id`)
 	if err != nil {
 		return 0, err
@@ -540,7 +518,7 @@ func moveBack(ctx context.Context, memory, disk *db.DB) (int, error) {
 }
 
 // copyRows writes the rows of a table that where finds over those that are there.
-func copyRows(ctx context.Context, from querier, tx *transaction, table, key, where, order string, chat int64) error {
+func copyRows(ctx context.Context, from db.Querier, tx *transaction, table, key, where, order string, chat int64) error {
 	rows, err := from.QueryContext(ctx, `SELECT * FROM `+table+` WHERE `+where+` ORDER BY `+order, chat)
 	if err != nil {
 		return fmt.Errorf("read conversation %d: %w", chat, err)

@@ -273,6 +273,9 @@ func (s *Service) finish(l *live, err error) {
 		}
 		break // the next start finds what was flushed
 	}
+	if busy := (*llm.BusyError)(nil); s.config.Busy != nil && t.State == Held && errors.As(err, &busy) {
+		s.config.Busy(busy)
+	}
 	if t.Due && t.State == Held {
 		ctx, cancel := s.lasting()
 		s.schedule(ctx, *t)

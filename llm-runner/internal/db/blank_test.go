@@ -37,16 +37,11 @@ func TestBlankFindsWordsInJSONWithinJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows, err := d.Read().Query(`SELECT text FROM library_documents ORDER BY path`)
+	all, err := db.All(t.Context(), d.Read(), "", db.Column[string], `SELECT text FROM library_documents ORDER BY path`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rows.Close()
-	for i := 0; rows.Next(); i++ {
-		var text string
-		if err := rows.Scan(&text); err != nil {
-			t.Fatal(err)
-		}
+	for i, text := range all {
 		if i < 4 && (strings.Contains(text, "caf") || !strings.Contains(text, "(forgotten)")) || i == 4 && text != texts[4] {
 			t.Errorf("%s became %s", texts[i], text)
 		}

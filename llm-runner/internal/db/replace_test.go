@@ -75,6 +75,9 @@ func kept(t *testing.T, path string) []string {
 }
 
 func TestARestoreThatIsKilledLeavesTheOldOrTheNewDatabase(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills processes")
+	}
 	snapshot := snapshotOf(t, "new")
 	for _, tt := range []struct{ step, want string }{
 		{"copied", "old"}, {"settled", "old"}, {"folded", "old"}, {"linked", "old"}, {"set aside", "old"},

@@ -285,22 +285,16 @@ func integrity(ctx context.Context, h *sql.DB) error {
 
 // tables lists tables of the given kinds ("table", "virtual") by name.
 func tables(ctx context.Context, h *sql.DB, kinds ...string) ([]string, error) {
-	rows, err := h.QueryContext(ctx, "SELECT name, type FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
 	var names []string
-	for rows.Next() {
+	err := Each(ctx, h, "", func(row *sql.Rows) error {
 		var name, kind string
-		if err := rows.Scan(&name, &kind); err != nil {
-			return nil, err
-		}
+		err := row.Scan(&name, &kind)
 		if slices.Contains(kinds, kind) {
 			names = append(names, name)
 		}
-	}
-	return names, rows.Err()
+		return err
+	}, "SELECT name, type FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name")
+	return names, err
 }
 
 // lacks returns the tables that the migrations up to schema make and that the file does not have.

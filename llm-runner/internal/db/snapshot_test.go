@@ -211,8 +211,12 @@ func TestSnapshotsUnderLoadHoldOneStateEach(t *testing.T) {
 		})
 	}
 	path := filepath.Join(t.TempDir(), "s.db")
+	snapshots := 15
+	if testing.Short() {
+		snapshots = 4
+	}
 	last := int64(-1)
-	for range 15 {
+	for range snapshots {
 		if _, err := d.Snapshot(t.Context(), path, SnapshotOptions{Overwrite: true}); err != nil {
 			t.Fatal(err) // it includes integrity_check
 		}

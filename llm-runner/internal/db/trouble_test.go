@@ -87,6 +87,9 @@ func TestEveryFaultHasWordsAndACure(t *testing.T) {
 // A process that is killed leaves a log behind. Whatever is cut off it or written over its end, the database opens with the
 // transactions that came before, whole.
 func TestACutOrGarbledLogLosesItsEndOnly(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens a hundred databases, one after the other")
+	}
 	dir := t.TempDir()
 	d := filled(t, filepath.Join(dir, Name), "0")
 	for i := range 50 {

@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 	"sync"
 	"time"
@@ -462,7 +461,7 @@ func (e *Embedder) request(ctx context.Context, texts []string, prefix, task str
 		if err := e.check(v); err != nil {
 			return nil, 0, err
 		}
-		out = append(out, unpacked(packed(unit(v))))
+		out = append(out, unpacked(packed(vector.Unit(v))))
 	}
 	return out, answer.Usage.Input.Or(0), nil
 }
@@ -491,7 +490,7 @@ func (e *Embedder) check(v []float32) error {
 	if len(v) != want || want == 0 {
 		return e.wrong("made a vector of %d dimensions, not of %d: it is another model than its name says, or it cannot be cut", len(v), want)
 	}
-	if n := length(v); n == 0 || math.IsNaN(n) || math.IsInf(n, 0) {
+	if !vector.HasDirection(v) {
 		return e.wrong("made a vector that is zero or no number; another version of the server or the model may help")
 	}
 	return nil
@@ -499,22 +498,6 @@ func (e *Embedder) check(v []float32) error {
 
 func (e *Embedder) wrong(format string, a ...any) error {
 	return &llm.Error{Kind: llm.BadRequest, Model: e.config.Model, Message: "embed with " + e.config.Model + ": it " + fmt.Sprintf(format, a...)}
-}
-
-func length(v []float32) float64 {
-	var sum float64
-	for _, x := range v {
-		sum += float64(x) * float64(x)
-	}
-	return math.Sqrt(sum)
-}
-
-func unit(v []float32) []float32 {
-	n, out := length(v), make([]float32, len(v))
-	for i, x := range v {
-		out[i] = float32(float64(x) / n)
-	}
-	return out
 }
 
 func (e *Embedder) count(f func(*Status)) {

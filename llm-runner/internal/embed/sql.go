@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/db"
@@ -28,18 +27,14 @@ func lookUp(ctx context.Context, d *db.DB, keys []string, today int64) (map[stri
 		return found, nil
 	}
 	var stale []string
-	rows, err := d.Read().QueryContext(ctx, `SELECT hash, vector, covers, used_day FROM embeddings WHERE hash IN (`+marks(len(keys))+`)`, args(keys)...)
-	if err != nil {
-		return nil, fmt.Errorf("read embeddings: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
+	marks, args := db.In(keys)
+	err := db.Each(ctx, d.Read(), "read embeddings", func(row *sql.Rows) error {
 		var key string
-		var vector []byte
+		var vector sql.RawBytes
 		var c cached
 		var used int64
-		if err := rows.Scan(&key, &vector, &c.covers, &used); err != nil {
-			return nil, fmt.Errorf("read embeddings: %w", err)
+		if err := row.Scan(&key, &vector, &c.covers, &used); err != nil {
+			return err
 		}
 		if c.vector = unpacked(vector); len(c.vector) > 0 {
 			found[key] = c
@@ -47,9 +42,10 @@ func lookUp(ctx context.Context, d *db.DB, keys []string, today int64) (map[stri
 		if used != today {
 			stale = append(stale, key)
 		}
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read embeddings: %w", err)
+		return nil
+	}, `SELECT hash, vector, covers, used_day FROM embeddings WHERE hash IN (`+marks+`)`, args...)
+	if err != nil {
+		return nil, err
 	}
 	if len(stale) == 0 {
 		return found, nil
@@ -102,14 +98,4 @@ func prune(ctx context.Context, d *db.DB, since int64) (n int64, err error) {
 		return 0, fmt.Errorf("prune embeddings: %w", err)
 	}
 	return n, nil
-}
-
-func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",") }
-
-func args(in []string) []any {
-	out := make([]any, len(in))
-	for i, x := range in {
-		out[i] = x
-	}
-	return out
 }

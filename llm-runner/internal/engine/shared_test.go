@@ -27,10 +27,10 @@ type member struct {
 }
 
 func join(t *testing.T, url, place string, task Task) *member {
-	return joinWith(t, url, place, task, 0)
+	return joinWith(t, url, place, task, 0, deadAfter)
 }
 
-func joinWith(t *testing.T, url, place string, task Task, places int) *member {
+func joinWith(t *testing.T, url, place string, task Task, places int, patience time.Duration) *member {
 	t.Helper()
 	d, err := db.OpenPostgres(t.Context(), url)
 	if err != nil {
@@ -48,7 +48,7 @@ func joinWith(t *testing.T, url, place string, task Task, places int) *member {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.workers.sweep = 200 * time.Millisecond
+	e.workers.sweep, e.workers.patience = 200*time.Millisecond, patience
 	m := &member{e, d, make(chan string, 1000), make(chan string, 10)}
 	e.Register("t", func(ctx context.Context, key string) error {
 		m.ran <- key
@@ -140,7 +140,7 @@ func TestALivingProcessTakesOverFromADeadOne(t *testing.T) {
 	url := server.New()
 	a := join(t, url, "a", hang)
 	start(t, a.Engine, a.db, "x", "unfinished", Options{Lane: "gpu"})
-	wait(t, a.ran, 10*time.Second)
+	wait(t, a.ran, time.Minute)
 	a.die()
 	b, c := join(t, url, "b", finish), join(t, url, "c", finish)
 	began := time.Now()
@@ -159,7 +159,7 @@ func TestALivingProcessTakesOverFromADeadOne(t *testing.T) {
 			}
 		})
 	}
-	if key := wait(t, both, 30*time.Second); key != "unfinished" {
+	if key := wait(t, both, time.Minute); key != "unfinished" {
 		t.Errorf("ran %q", key)
 	}
 	t.Logf("adopted and running after %s", time.Since(began).Round(time.Millisecond))
@@ -175,19 +175,16 @@ func TestWhoEndsOrStartsAnewIsInheritedAtOnce(t *testing.T) {
 	url := server.New()
 	a := join(t, url, "here", hang)
 	start(t, a.Engine, a.db, "x", "unfinished", Options{})
-	wait(t, a.ran, 10*time.Second)
-	a.die() // killed, and started anew in the same data directory
-	began := time.Now()
-	b := join(t, url, "here", hang)
-	wait(t, b.ran, deadAfter/2)
-	c := join(t, url, "there", finish)
+	wait(t, a.ran, time.Minute)
+	a.die()                       // killed, and started anew in the same data directory
+	const standsStill = time.Hour // nobody is taken for dead because of that
+	b := joinWith(t, url, "here", hang, 0, standsStill)
+	wait(t, b.ran, time.Minute)
+	c := joinWith(t, url, "there", finish, 0, standsStill)
 	if err := b.Close(time.Second); err != nil {
 		t.Fatal(err)
 	}
-	wait(t, c.ran, deadAfter/2)
-	if took := time.Since(began); took >= deadAfter {
-		t.Errorf("both together took %s", took)
-	}
+	wait(t, c.ran, time.Minute)
 }
 
 func TestAProcessThatWasAsleepLosesItsTasksAndGoesOn(t *testing.T) {
@@ -201,23 +198,23 @@ func TestAProcessThatWasAsleepLosesItsTasksAndGoesOn(t *testing.T) {
 			return context.Cause(ctx)
 		}
 		return nil
-	}, 1)
+	}, 1, deadAfter)
 	start(t, a.Engine, a.db, "x", "lost", Options{})
-	wait(t, a.ran, 10*time.Second)
-	a.sleep()                             // its only place is taken, so it takes nothing else
-	b := joinWith(t, url, "b", finish, 1) // places are the queue's, the same for all
-	if key := wait(t, b.ran, 30*time.Second); key != "lost" {
+	wait(t, a.ran, time.Minute)
+	a.sleep()                                        // its only place is taken, so it takes nothing else
+	b := joinWith(t, url, "b", finish, 1, deadAfter) // places are the queue's, the same for all
+	if key := wait(t, b.ran, time.Minute); key != "lost" {
 		t.Errorf("ran %q", key)
 	}
 	a.workers.start(a.Engine) // it wakes up
-	if err := wait(t, causes, 10*time.Second); !errors.Is(err, errLost) {
+	if err := wait(t, causes, time.Minute); !errors.Is(err, errLost) {
 		t.Errorf("the task ended because %v", err)
 	}
 	if err := b.Close(time.Second); err != nil {
 		t.Fatal(err)
 	}
 	start(t, a.Engine, a.db, "y", "next", Options{})
-	if key := wait(t, a.ran, 10*time.Second); key != "next" {
+	if key := wait(t, a.ran, time.Minute); key != "next" {
 		t.Errorf("ran %q", key)
 	}
 }
@@ -267,14 +264,14 @@ func TestATaskThatWasGivenOutUnheardIsCalledAgain(t *testing.T) {
 	})
 	defer close(hung)
 	start(t, a.Engine, a.db, "x", "long", Options{}) // one that runs is left alone, however long it does
-	wait(t, a.ran, 10*time.Second)
+	wait(t, a.ran, time.Minute)
 	start(t, a.Engine, a.db, "y", "unheard", Options{Delay: time.Hour})
 	// As if the connection had broken between the queue's commit and its answer.
 	r, err := a.db.Writer().Exec(`UPDATE dbos.workflow_status SET status = 'PENDING', executor_id = ? WHERE workflow_uuid = 'y'`, a.workers.id)
 	if n, _ := r.RowsAffected(); err != nil || n != 1 {
 		t.Fatal(n, err)
 	}
-	if key := wait(t, a.ran, 20*time.Second); key != "unheard" {
+	if key := wait(t, a.ran, time.Minute); key != "unheard" {
 		t.Errorf("ran %q", key)
 	}
 	time.Sleep(time.Second) // five sweeps

@@ -38,6 +38,7 @@ type workers struct {
 	log       *slog.Logger
 	adopt     func(ctx context.Context, id string) error
 	sweep     time.Duration // sweepEvery, but for tests
+	patience  time.Duration // deadAfter, but for tests
 	cancel    context.CancelFunc
 	done      sync.WaitGroup
 	stopped   sync.Once
@@ -67,7 +68,7 @@ func OpenShared(ctx context.Context, handle *sql.DB, pool *pgxpool.Pool, id, pla
 		return nil, err
 	}
 	e.workers = &workers{handle: handle, pool: pool, id: id, place: place, log: e.config.Log, last: time.Now(),
-		sweep: sweepEvery, tasks: map[int]context.CancelCauseFunc{}, ids: map[string]int{}, cancel: func() {}}
+		sweep: sweepEvery, patience: deadAfter, tasks: map[int]context.CancelCauseFunc{}, ids: map[string]int{}, cancel: func() {}}
 	e.workers.adopt = e.adopt
 	return e, nil
 }
@@ -193,7 +194,7 @@ func (w *workers) round(ctx context.Context, seen *watch) error {
 	if err != nil {
 		return err
 	}
-	for _, dead := range seen.look(all, w.place, time.Now()) {
+	for _, dead := range seen.look(all, w.place, w.patience, time.Now()) {
 		if err := inherit(ctx, w.handle, dead, func() error { return w.adopt(ctx, dead.id) }); err != nil {
 			return err
 		}
@@ -277,8 +278,8 @@ type sight struct {
 	since time.Time
 }
 
-// look returns those that are dead: they said so, they worked where this process works, or they stood still for deadAfter.
-func (w *watch) look(all []beat, place string, now time.Time) (dead []beat) {
+// look returns those that are dead: they said so, they worked where this process works, or they stood still for patience.
+func (w *watch) look(all []beat, place string, patience time.Duration, now time.Time) (dead []beat) {
 	next := watch{}
 	for _, b := range all {
 		s, known := (*w)[b.id]
@@ -286,7 +287,7 @@ func (w *watch) look(all []beat, place string, now time.Time) (dead []beat) {
 			s = sight{b.n, now}
 		}
 		next[b.id] = s
-		if b.n == stopped || b.place == place || now.Sub(s.since) >= deadAfter {
+		if b.n == stopped || b.place == place || now.Sub(s.since) >= patience {
 			dead = append(dead, b)
 		}
 	}

@@ -26,7 +26,7 @@ func TestWhoStandsStillIsDeadAfterAWhile(t *testing.T) {
 		{4*deadAfter + time.Second, []beat{{"b", "x", 4}, {"d", "x", 1}}, []string{"d"}}, // one was only slow
 	} {
 		var dead []string
-		for _, b := range w.look(step.all, "here", start.Add(step.after)) {
+		for _, b := range w.look(step.all, "here", deadAfter, start.Add(step.after)) {
 			dead = append(dead, b.id)
 		}
 		if !slices.Equal(dead, step.dead) {

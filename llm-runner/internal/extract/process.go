@@ -24,54 +24,71 @@ const (
 
 // A reply is what the process says.
 type reply struct {
-	Text       Text   `json:"text"`
-	Unreadable string `json:"unreadable,omitempty"`
+	Result     json.RawMessage `json:"result,omitempty"`
+	Unreadable string          `json:"unreadable,omitempty"`
 }
+
+// A Pool reads what strangers wrote in processes of its own: a command, whose main calls Reply.
+type Pool struct {
+	command []string
+	places  chan struct{}
+}
+
+// NewPool returns a Pool of a command with its arguments.
+func NewPool(command ...string) *Pool { return &Pool{command, make(chan struct{}, atOnce)} }
 
 // Process returns a Reader that reads each document in a process of its own: command with the format as one more argument, whose main calls
 // Serve. What the document does to it (endless loops, memory, a crash) is an Unreadable after Patience at most.
 func Process(command ...string) Reader {
-	places := make(chan struct{}, atOnce)
-	return func(ctx context.Context, format Format, data []byte) (Text, error) {
-		if len(data) > MaxFile {
-			return Text{}, tooLarge()
-		}
-		select {
-		case places <- struct{}{}:
-			defer func() { <-places }()
-		case <-ctx.Done():
-			return Text{}, ctx.Err()
-		}
-		bounded, cancel := context.WithTimeout(ctx, Patience)
-		defer cancel()
-		c := exec.CommandContext(bounded, command[0], append(command[1:len(command):len(command)], string(format))...)
-		c.Args[0] = os.Args[0]                                                    // it is this program, called by its name
-		c.Env = []string{"GOMEMLIMIT=512MiB", "GOMAXPROCS=1", "GOTRACEBACK=none"} // and nothing of ours: keys are none of its business
-		c.Stdin = bytes.NewReader(data)
-		out, faults := &capped{most: maxReply}, &capped{most: 4 << 10}
-		c.Stdout, c.Stderr = out, faults
-		c.WaitDelay = time.Second
-		err := c.Run()
-		var exit *exec.ExitError
-		switch {
-		case ctx.Err() != nil:
-			return Text{}, ctx.Err()
-		case bounded.Err() != nil:
-			return Text{}, Unreadable(fmt.Sprintf("takes longer than %s to read; it may be made to", Patience))
-		case errors.As(err, &exit):
-			return Text{}, Unreadable("is damaged, or made to do harm: reading it failed" + because(faults.String()))
-		case err != nil:
-			return Text{}, fmt.Errorf("read document in a process of its own: %w", err)
-		}
-		var r reply
-		if err := json.Unmarshal(out.Bytes(), &r); err != nil {
-			return Text{}, Unreadable("cannot be read: " + err.Error())
-		}
-		if r.Unreadable != "" {
-			return Text{}, Unreadable(r.Unreadable)
-		}
-		return r.Text, nil
+	pool := NewPool(command...)
+	return func(ctx context.Context, format Format, data []byte) (t Text, err error) {
+		return t, pool.Read(ctx, data, &t, string(format))
 	}
+}
+
+// Read has a process, command with some more arguments, read data, and decodes its result into a value. What data does to it is an Unreadable.
+func (p *Pool) Read(ctx context.Context, data []byte, into any, args ...string) error {
+	if len(data) > MaxFile {
+		return tooLarge()
+	}
+	select {
+	case p.places <- struct{}{}:
+		defer func() { <-p.places }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	bounded, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
+	c := exec.CommandContext(bounded, p.command[0], append(p.command[1:len(p.command):len(p.command)], args...)...)
+	c.Args[0] = os.Args[0]                                                    // it is this program, called by its name
+	c.Env = []string{"GOMEMLIMIT=512MiB", "GOMAXPROCS=1", "GOTRACEBACK=none"} // and nothing of ours: keys are none of its business
+	c.Stdin = bytes.NewReader(data)
+	out, faults := &capped{most: maxReply}, &capped{most: 4 << 10}
+	c.Stdout, c.Stderr = out, faults
+	c.WaitDelay = time.Second
+	err := c.Run()
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case bounded.Err() != nil:
+		return Unreadable(fmt.Sprintf("takes longer than %s to read; it may be made to", Patience))
+	case errors.As(err, &exit):
+		return Unreadable("is damaged, or made to do harm: reading it failed" + because(faults.String()))
+	case err != nil:
+		return fmt.Errorf("read document in a process of its own: %w", err)
+	}
+	var r reply
+	if err = json.Unmarshal(out.Bytes(), &r); err == nil && r.Unreadable == "" {
+		err = json.Unmarshal(r.Result, into)
+	}
+	switch {
+	case err != nil:
+		return Unreadable("cannot be read: " + err.Error())
+	case r.Unreadable != "":
+		return Unreadable(r.Unreadable)
+	}
+	return nil
 }
 
 func because(said string) string {
@@ -86,15 +103,23 @@ func because(said string) string {
 	return ""
 }
 
-// Serve is the other side of Process: it bounds its own memory, reads a document of a format from in and writes the reply to out.
+// Serve is the other side of Process: it reads a document of a format.
 func Serve(ctx context.Context, format string, in io.Reader, out io.Writer) error {
+	return Reply(in, out, func(data []byte) (any, error) { return Read(ctx, Format(format), data) })
+}
+
+// Reply is the other side of a Pool: it bounds its own memory, has read make a result of what comes from in, and writes that to out.
+func Reply(in io.Reader, out io.Writer, read func(data []byte) (any, error)) error {
 	confine()
 	data, err := io.ReadAll(io.LimitReader(in, MaxFile+1))
 	if err != nil {
 		return fmt.Errorf("read document: %w", err)
 	}
 	var r reply
-	r.Text, err = Read(ctx, Format(format), data)
+	result, err := read(data)
+	if err == nil {
+		r.Result, err = json.Marshal(result)
+	}
 	if err != nil {
 		r = reply{Unreadable: err.Error()}
 	}

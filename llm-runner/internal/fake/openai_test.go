@@ -180,7 +180,7 @@ func TestOllamaStreamsByDefault(t *testing.T) {
 func TestTheServerShowsWhatItSaw(t *testing.T) {
 	srv, f := serveAtNoon(t, "openai", script.Script{})
 	send(t, srv.URL+"/v1/chat/completions", hello, "Authorization", "Bearer secret", "X-Request-Id", "7")
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	seen, ok := f.Await(ctx, func(s fake.Seen) bool { return !s.Done.IsZero() })
 	if !ok || seen.Status != 200 || seen.Body != hello || seen.Model != "m" || seen.Header.Get("X-Request-Id") != "7" || seen.Number != 1 || !seen.Cancelled.IsZero() {
@@ -255,7 +255,7 @@ func TestAResponseIsSentAsItIsWritten(t *testing.T) {
 func TestTheFirstTokenCanBeLate(t *testing.T) {
 	srv, _ := serveAtNoon(t, "openai", script.Script{Faults: []script.Fault{{Kind: script.SlowFirstToken, Wait: time.Hour}}})
 	for _, body := range []string{hello, strings.Replace(hello, "{", `{"stream":true,`, 1)} {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		req, _ := http.NewRequestWithContext(ctx, http.MethodPost, srv.URL+"/v1/chat/completions", strings.NewReader(body))
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil || resp.StatusCode != 200 {

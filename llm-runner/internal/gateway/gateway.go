@@ -187,6 +187,7 @@ func (c *call) run(try func(context.Context, *route.Attempt) error) {
 	defer c.out.relax()
 	defer c.out.silence()
 	ctx := c.r.Context()
+	c.ask.Wait = c.wishes.wait
 	err := c.hold(ctx, c.wishes, func() error { return c.gateway.Router.Do(ctx, c.ask, "api", try) })
 	if c.failed = err; err == nil {
 		return

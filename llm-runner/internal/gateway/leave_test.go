@@ -16,8 +16,8 @@ import (
 	"home.arpa/lab/llm-runner/internal/usage"
 )
 
-// prompt is how soon a client's leaving must reach the upstream: 100 ms is promised, a busy test machine gets more.
-const prompt = time.Second
+// prompt is how soon a client's leaving must reach the upstream: 100 ms is promised, a busy test machine gets more, and less than any upstream here waits.
+const prompt = 10 * time.Second
 
 // A translated upstream that waits: it yields before, then waits for its context and closes gone.
 func waits(name string, gone chan<- struct{}, entered chan<- struct{}, before ...llm.Event) route.Member {

@@ -61,7 +61,7 @@ var (
 	geminiTokens = [3]string{"GenerateContentInputTokensPerModelPerMinute-FreeTier", "generate_content_free_tier_input_token_count", "250000"}
 )
 
-// Bodies are those of the providers' documentation and of public reports of them: Groq's in aider #3265, Gemini's in the tests of several clients,
+// Bodies are those of the providers' documentation and of public reports of them: Groq's in one that quotes its answer, Gemini's in the tests of several clients,
 // Anthropic's on platform.claude.com ("Errors", "Rate limits"), Ollama's in its source (server/sched.go, server/routes.go).
 var bounces = []bounce{
 	{name: "tokens of a minute", kind: "groq", status: 429, headers: []string{"retry-after", "6", "x-ratelimit-limit-requests", "14400", "x-ratelimit-remaining-requests", "14370", "x-ratelimit-reset-requests", "2m59.56s",
@@ -77,7 +77,7 @@ var bounces = []bounce{
 		body: `{"error":{"message":"Too many requests","type":"requests","code":"rate_limit_exceeded"}}`, client: "429 rate_limit_exceeded", after: 179560 * time.Millisecond, closed: "requests/day", replace: true},
 	{name: "more than a minute's tokens at once", kind: "groq", status: 413,
 		body:   `{"error":{"message":"Request too large for model m in organization org_1 service tier on_demand on tokens per minute (TPM): Limit 6000, Requested 7041, please reduce your message size and try again.","type":"tokens","code":"rate_limit_exceeded"}}`,
-		client: "413 rate_limit_exceeded"},
+		client: "413 rate_limit_exceeded", replace: true},
 	{name: "blocked at a spend limit", kind: "groq", status: 400, body: `{"error":{"message":"API access is blocked because your organization has reached its spend limit.","type":"invalid_request_error","code":"blocked_api_access"}}`, client: "402 upstream_spend"},
 	{name: "a tool call that the model wrote wrongly", kind: "groq", status: 400, body: `{"error":{"message":"Failed to call a function. Please adjust your prompt.","type":"invalid_request_error","code":"tool_use_failed","failed_generation":"<x>"}}`, client: "502 upstream_broken", replace: true},
 	{name: "semantically wrong", kind: "groq", status: 422, body: `{"error":{"message":"unprocessable","type":"invalid_request_error","code":"unprocessable_entity"}}`, client: "422 unprocessable_entity"},
@@ -89,6 +89,9 @@ var bounces = []bounce{
 		body:   `{"error":{"message":"Rate limit reached for m in organization org-1 on requests per min (RPM): Limit 3, Used 3, Requested 1. Please try again in 20s. Visit https://platform.openai.com/account/rate-limits to learn more.","type":"requests","param":null,"code":"rate_limit_exceeded"}}`,
 		client: "429 rate_limit_exceeded", after: 20 * time.Second, closed: "requests/minute", replace: true},
 	{name: "requests of a day, with a header that says less", kind: "openai", status: 429, headers: []string{"retry-after", "1"}, body: openAIDay, client: "429 rate_limit_exceeded", after: 432 * time.Second, closed: "requests/day", replace: true},
+	{name: "more than a minute's tokens at once", kind: "openai", status: 429, headers: []string{"retry-after", "20"},
+		body:   `{"error":{"message":"Request too large for m in organization org-1 on tokens per min (TPM): Limit 30000, Requested 45000. The input or output tokens must be reduced in order to run successfully. Visit https://platform.openai.com/account/rate-limits to learn more.","type":"tokens","param":null,"code":"rate_limit_exceeded"}}`,
+		client: "400 invalid_request", replace: true},
 	{name: "the money is gone", kind: "openai", status: 429, body: `{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}`, client: "402 upstream_spend"},
 	{name: "wrong key", kind: "openai", status: 401, body: `{"error":{"message":"Incorrect API key provided: sk-secre*****-key.","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}`, client: "502 upstream_auth"},
 	{name: "longer than the context", kind: "openai", status: 400, body: `{"error":{"message":"This model's maximum context length is 8192 tokens. However, your messages resulted in 9631 tokens. Please reduce the length of the messages.","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}`, client: "400 context_length_exceeded", replace: true},

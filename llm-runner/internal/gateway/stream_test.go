@@ -205,7 +205,7 @@ func TestBrokenStreamsAreNeverACleanEnd(t *testing.T) {
 		{name: "event named error", send: []string{role, "event: error\ndata: {\"message\":\"oh\"}\n\n"}, end: endChunks, want: role, says: "oh"},
 		{name: "finish_reason error", send: []string{role, strings.Replace(stop, "stop", "error", 1), done}, end: endChunks, want: role, says: "gave up"},
 		{name: "error in x_groq", send: []string{role, `data: {"choices":[],"x_groq":{"error":"over_capacity"}}` + "\n\n"}, end: endChunks, want: role, says: "gave up"},
-		{name: "silence", send: []string{role, hello}, end: func(r *raw) { <-r.gone }, want: role + hello, says: "no answer for 200ms"},
+		{name: "silence", send: []string{role, hello}, end: func(r *raw) { <-r.gone }, want: role + hello, says: "no answer for 2s"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			url, _ := serveRaw(t, func(r *raw) {

@@ -72,6 +72,9 @@ func (c *call) hold(ctx context.Context, w wishes, do func() error) error {
 			return err
 		}
 		until := busy.Until
+		if until.IsZero() && busy.Broken {
+			return err // looking again asks the one that is broken
+		}
 		if until.IsZero() {
 			until = time.Now().Add(lookAgain)
 		}

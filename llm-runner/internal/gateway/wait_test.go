@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/route"
+	"home.arpa/lab/llm-runner/test/enginetest"
 )
 
 // opens is a member that refuses with a rate limit until a moment after its first request, and then answers.
@@ -60,7 +62,7 @@ func TestAHeldRequestWaitsAsLongAsItsCallerDoes(t *testing.T) {
 			if r.err != nil || r.StatusCode != x.status || asked.Load() != x.asked {
 				t.Errorf("%v, %d requests: %s", r, asked.Load(), r.body)
 			}
-			if x.opens > time.Minute && r.Header.Get("Retry-After") != "90" {
+			if s, _ := strconv.Atoi(r.Header.Get("Retry-After")); x.opens > time.Minute && (s < 80 || s > 90) {
 				t.Errorf("Retry-After %q", r.Header.Get("Retry-After"))
 			}
 		})
@@ -115,19 +117,12 @@ func TestACallerWhoLeavesWhileItIsHeldAsksNobodyAnyMore(t *testing.T) {
 
 // openAsync is a lab whose requests can become jobs.
 func openAsync(t *testing.T, m route.Member) (*lab, *jobs.Service) {
-	var service *jobs.Service
 	late := &gateway.Config{}
 	l := openLab(t, []route.Member{m}, func(c *gateway.Config, _ *route.Config) { late = c })
-	handle, err := l.db.NewWriter()
-	if err != nil {
-		t.Fatal(err)
-	}
 	log := slog.New(slog.DiscardHandler)
-	e, err := engine.Open(context.Background(), handle, engine.Config{Log: log})
+	e := enginetest.On(t, l.db, engine.Config{Log: log})
+	service, err := jobs.New(context.Background(), l.db, e, l.router, jobs.Config{Log: log})
 	if err != nil {
-		t.Fatal(err)
-	}
-	if service, err = jobs.New(context.Background(), l.db, e, l.router, jobs.Config{Log: log}); err != nil {
 		t.Fatal(err)
 	}
 	if err := e.Launch(); err != nil {

@@ -114,16 +114,14 @@ func (st *Store) running(id int64, cancel context.CancelCauseFunc) (done func())
 
 const runColumns = `id, graph, key, title, status, input, question, decision, error, over, forked_from, forked_step, steps, calls, tokens, micro_usd, work_ms, began_at, ended_at`
 
-func scanRun(row interface{ Scan(...any) error }) (r RunRow, err error) {
+func scanRun(row *sql.Rows) (r RunRow, err error) {
 	var input string
 	var work, began int64
 	var ended sql.NullInt64
 	err = row.Scan(&r.ID, &r.Graph, &r.Key, &r.Title, &r.Status, &input, &r.Question, &r.Decision, &r.Error, &r.Over, &r.ForkedFrom, &r.ForkedStep,
 		&r.Spent.Steps, &r.Spent.Calls, &r.Spent.Tokens, &r.Spent.MicroUSD, &work, &began, &ended)
 	r.Input, r.Spent.Time, r.Began = json.RawMessage(input), time.Duration(work)*time.Millisecond, time.UnixMilli(began)
-	if ended.Valid {
-		r.Ended = time.UnixMilli(ended.Int64)
-	}
+	r.Ended = db.Moment(ended)
 	return r, err
 }
 
@@ -131,7 +129,7 @@ func scanRun(row interface{ Scan(...any) error }) (r RunRow, err error) {
 func (st *Store) begin(ctx context.Context, r RunRow) (RunRow, error) {
 	err := st.db.Tx(ctx, func(tx *sql.Tx) error {
 		if r.Key != "" {
-			had, err := scanRun(tx.QueryRowContext(ctx, `SELECT `+runColumns+` FROM graph_runs WHERE key = ?`, r.Key))
+			had, err := db.One(ctx, tx, "", scanRun, `SELECT `+runColumns+` FROM graph_runs WHERE key = ?`, r.Key)
 			if err == nil {
 				r = had
 			}
@@ -306,14 +304,7 @@ func (st *Store) keep(ctx context.Context, run int64, step int, c CallRow, s Spe
 
 // Run returns a run, ErrNotFound where there is none.
 func (st *Store) Run(ctx context.Context, id int64) (RunRow, error) {
-	r, err := scanRun(st.db.Read().QueryRowContext(ctx, `SELECT `+runColumns+` FROM graph_runs WHERE id = ?`, id))
-	if errors.Is(err, sql.ErrNoRows) {
-		return r, ErrNotFound
-	}
-	if err != nil {
-		return r, fmt.Errorf("read run %d: %w", id, err)
-	}
-	return r, nil
+	return st.one(ctx, fmt.Sprintf("read run %d", id), `WHERE id = ?`, id)
 }
 
 // Runs returns the newest runs, at most n, without their input.
@@ -322,78 +313,50 @@ func (st *Store) Runs(ctx context.Context, n int) ([]RunRow, error) {
 }
 
 func (st *Store) list(ctx context.Context, query string, args ...any) ([]RunRow, error) {
-	rows, err := st.db.Read().QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read runs: %w", err)
-	}
-	defer rows.Close()
-	all := []RunRow{}
-	for rows.Next() {
-		r, err := scanRun(rows)
-		if err != nil {
-			return nil, fmt.Errorf("read runs: %w", err)
-		}
+	return db.All(ctx, st.db.Read(), "read runs", func(row *sql.Rows) (RunRow, error) {
+		r, err := scanRun(row)
 		r.Input = nil
-		all = append(all, r)
-	}
-	return all, rows.Err()
+		return r, err
+	}, query, args...)
 }
 
 // Keyed returns the run of a key, ErrNotFound where there is none.
 func (st *Store) Keyed(ctx context.Context, key string) (RunRow, error) {
-	r, err := scanRun(st.db.Read().QueryRowContext(ctx, `SELECT `+runColumns+` FROM graph_runs WHERE key = ? AND key <> ''`, key))
+	return st.one(ctx, "read run "+key, `WHERE key = ? AND key <> ''`, key)
+}
+
+func (st *Store) one(ctx context.Context, what, where string, arg any) (RunRow, error) {
+	r, err := db.One(ctx, st.db.Read(), what, scanRun, `SELECT `+runColumns+` FROM graph_runs `+where, arg)
 	if errors.Is(err, sql.ErrNoRows) {
 		return r, ErrNotFound
 	}
-	if err != nil {
-		return r, fmt.Errorf("read run %s: %w", key, err)
-	}
-	return r, nil
+	return r, err
 }
 
 // Steps returns the steps of a run in their order.
 func (st *Store) Steps(ctx context.Context, run int64) ([]StepRow, error) {
-	rows, err := st.db.Read().QueryContext(ctx, `SELECT n, node, state, next, note, began_at, ended_at FROM graph_steps WHERE run = ? ORDER BY n`, run)
-	if err != nil {
-		return nil, fmt.Errorf("read steps of run %d: %w", run, err)
-	}
-	defer rows.Close()
-	all := []StepRow{}
-	for rows.Next() {
+	return db.All(ctx, st.db.Read(), fmt.Sprintf("read steps of run %d", run), func(row *sql.Rows) (StepRow, error) {
 		s := StepRow{Run: run}
 		var state string
 		var began int64
 		var ended sql.NullInt64
-		if err := rows.Scan(&s.N, &s.Node, &state, &s.Next, &s.Note, &began, &ended); err != nil {
-			return nil, fmt.Errorf("read steps of run %d: %w", run, err)
-		}
+		err := row.Scan(&s.N, &s.Node, &state, &s.Next, &s.Note, &began, &ended)
 		if s.Began = time.UnixMilli(began); ended.Valid {
 			s.Ended, s.State = time.UnixMilli(ended.Int64), json.RawMessage(state)
 		}
-		all = append(all, s)
-	}
-	return all, rows.Err()
+		return s, err
+	}, `SELECT n, node, state, next, note, began_at, ended_at FROM graph_steps WHERE run = ? ORDER BY n`, run)
 }
 
 // Calls returns what the steps of a run asked models, in the order of steps and names.
 func (st *Store) Calls(ctx context.Context, run int64) ([]CallRow, error) {
-	rows, err := st.db.Read().QueryContext(ctx, `SELECT step, name, asked, answered, provider, model, input_tokens, output_tokens, micro_usd, took_ms, withheld
-		FROM graph_calls WHERE run = ? ORDER BY step, name`, run)
-	if err != nil {
-		return nil, fmt.Errorf("read answers of run %d: %w", run, err)
-	}
-	defer rows.Close()
-	all := []CallRow{}
-	for rows.Next() {
-		var c CallRow
+	return db.All(ctx, st.db.Read(), fmt.Sprintf("read answers of run %d", run), func(row *sql.Rows) (c CallRow, err error) {
 		var took int64
-		if err := rows.Scan(&c.Step, &c.Name, &c.Asked, &c.Answered, &c.Provider, &c.Model, &c.Input, &c.Output, &c.MicroUSD, &took, &c.Withheld); err != nil {
-			return nil, fmt.Errorf("read answers of run %d: %w", run, err)
-		}
+		err = row.Scan(&c.Step, &c.Name, &c.Asked, &c.Answered, &c.Provider, &c.Model, &c.Input, &c.Output, &c.MicroUSD, &took, &c.Withheld)
 		c.Took = time.Duration(took) * time.Millisecond
-		all = append(all, c)
-	}
-	return all, rows.Err()
+		return c, err
+	}, `SELECT step, name, asked, answered, provider, model, input_tokens, output_tokens, micro_usd, took_ms, withheld
+		FROM graph_calls WHERE run = ? ORDER BY step, name`, run)
 }
 
 // Cancel ends a run that has not ended. Of one that runs in this process the models are told at once.

@@ -11,6 +11,7 @@
 package guard
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 )
@@ -29,6 +31,7 @@ type Config struct {
 	Listen   string            // host:port; an empty host, 0.0.0.0 and [::] are all addresses of the machine
 	Password string            // of people; "" nobody can log in
 	Tokens   map[string]string // of programs, by a name that may be logged
+	Deciders []string          // names of those Tokens with which what waits for a person may be decided; see Decides
 	// Hosts are further names under which browsers and programs reach the service ("runner.example.org"), without port.
 	// The host of Listen and the names of the machine itself (localhost, 127.0.0.1, ::1) always count; addresses count
 	// where Listen is all addresses.
@@ -117,7 +120,9 @@ func New(c Config) (*Guard, error) {
 		g.password = &sum
 	}
 	for name, t := range c.Tokens {
-		g.tokens = append(g.tokens, token{name, sha256.Sum256([]byte(t))})
+		// Where nobody can log in, a person has nothing but a token.
+		decides := slices.Contains(c.Deciders, name) || c.Password == "" && len(c.Deciders) == 0
+		g.tokens = append(g.tokens, token{name, sha256.Sum256([]byte(t)), decides})
 	}
 	key, err := loadKey(c.KeyFile)
 	if err != nil {
@@ -163,6 +168,9 @@ func (g *Guard) admit(next http.Handler) http.Handler {
 		switch who := g.identify(r); {
 		case who.program:
 			// A foreign page cannot make a browser send a token.
+			if !who.decides {
+				r = r.WithContext(context.WithValue(r.Context(), undecided{}, true))
+			}
 		case g.open, who.person:
 			if err := g.ownPage(r, who.person); err != nil {
 				refuse(w, http.StatusForbidden, "cross_site", err.Error())
@@ -183,11 +191,19 @@ func (g *Guard) admit(next http.Handler) http.Handler {
 	})
 }
 
+// undecided marks the context of a request whose sender is a program that does not speak for a person.
+type undecided struct{}
+
+// Decides says that whoever sent a request may decide what waits for a person, and set what a program may do unasked: a program that is given tools
+// must not allow its own calls.
+func Decides(r *http.Request) bool { return r.Context().Value(undecided{}) == nil }
+
 // secure sets headers that hold for all pages; a handler may say otherwise.
 func secure(h http.Header) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Referrer-Policy", "same-origin")
+	h.Set("X-DNS-Prefetch-Control", "off") // a link that a page wrote must not be looked up before somebody follows it
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Content-Security-Policy", "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "+
 		"object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")

@@ -3,6 +3,7 @@ package guard
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -175,7 +176,7 @@ func TestWhoComesIn(t *testing.T) {
 		if c.status == 303 && resp.Header.Get("Location") != "/login?next=%2Fchats%2F7%3Fa%3Db" {
 			t.Errorf("%s: sent to %s", c.name, resp.Header.Get("Location"))
 		}
-		if resp.Header.Get("X-Content-Type-Options") != "nosniff" || resp.Header.Get("Content-Security-Policy") == "" {
+		if resp.Header.Get("X-Content-Type-Options") != "nosniff" || resp.Header.Get("X-DNS-Prefetch-Control") != "off" || resp.Header.Get("Content-Security-Policy") == "" {
 			t.Errorf("%s: headers %v", c.name, resp.Header)
 		}
 	}
@@ -449,4 +450,33 @@ func FuzzCookie(f *testing.F) {
 		}
 		s.revoke(v[:min(len(v), 5)], time.Unix(1e9, 0))
 	})
+}
+
+func TestAProgramDoesNotDecideForAPerson(t *testing.T) {
+	tokens := map[string]string{"editor": "editor-0123456789", "phone": "phone-0123456789"}
+	for _, c := range []struct {
+		password      string
+		deciders      []string
+		editor, phone bool
+	}{
+		{"correct horse", nil, false, false}, {"correct horse", []string{"phone"}, false, true}, {"", []string{"phone"}, false, true}, {"", nil, true, true},
+	} {
+		g, err := New(Config{Listen: "127.0.0.1:8080", Password: c.password, Tokens: tokens, Deciders: c.deciders})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := g.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, Decides(r)) }))
+		for name, want := range map[string]bool{"editor": c.editor, "phone": c.phone} {
+			r := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8080/x", nil)
+			r.Header.Set("Authorization", "Bearer "+tokens[name])
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Body.String() != fmt.Sprint(want) {
+				t.Errorf("%+v: %s decides: %s", c, name, w.Body)
+			}
+		}
+	}
+	if !Decides(httptest.NewRequest(http.MethodPost, "/x", nil)) {
+		t.Error("where nobody is asked who they are, nobody decides")
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -136,7 +137,7 @@ func run(t *testing.T, path, upstream string, env ...string) *process {
 // await reads what the process says until it has said line.
 func (p *process) await(line string) {
 	p.t.Helper()
-	limit := time.After(20 * time.Second)
+	limit := time.After(60 * time.Second)
 	for !p.said[line] {
 		select {
 		case got, ok := <-p.lines:
@@ -157,11 +158,12 @@ func (p *process) kill() {
 	p.cmd.Wait()         //nolint:errcheck // killed
 }
 
-// upstream is a fake that answers "one", "two" and "slow" as a script says, refuses "busy" once, and "poor" for good.
+// upstream is a fake that answers "one", "two" and "slow" as a script says, refuses "busy" once, and "poor" for good. The first
+// "slow" request is not answered: it lasts until who sent it is killed.
 func upstream(t *testing.T) (*fake.Server, string) {
 	t.Helper()
 	f, err := fake.New("openai", script.Script{Models: []string{"m"}, Reply: []script.Rule{
-		{Match: "slow", Delay: 700 * time.Millisecond, Text: "slowly done"},
+		{Match: "slow", Text: "slowly done"},
 		{Match: "poor", Fault: &script.Fault{Kind: script.BadKey}},
 		{Match: "two", Text: "second"},
 		{Match: "one", Text: "first"},
@@ -170,6 +172,7 @@ func upstream(t *testing.T) (*fake.Server, string) {
 		t.Fatal(err)
 	}
 	refused := false
+	var slow atomic.Bool
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		if strings.Contains(string(body), "busy") && !refused {
@@ -180,10 +183,26 @@ func upstream(t *testing.T) (*fake.Server, string) {
 			return
 		}
 		r.Body = io.NopCloser(strings.NewReader(string(body)))
+		if strings.Contains(string(body), "slow") && !slow.Swap(true) {
+			w = stuck{w, r.Context().Done()}
+		}
 		f.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
 	return f, server.URL + "/v1"
+}
+
+// A stuck answer does not begin before who asked for it has gone.
+type stuck struct {
+	http.ResponseWriter
+	gone <-chan struct{}
+}
+
+func (s stuck) WriteHeader(int) { <-s.gone }
+
+func (s stuck) Write([]byte) (int, error) {
+	<-s.gone
+	return 0, io.ErrClosedPipe
 }
 
 // calls counts the requests with a word in them.

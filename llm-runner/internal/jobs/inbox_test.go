@@ -168,7 +168,7 @@ func TestADroppedFileBecomesAJobAndItsAnswerANote(t *testing.T) {
 		t.Error(name)
 	}
 	if want := "---\ngenerated: true\njob: 1\ntype: text\ntitle: \"Tides\"\nmodel: \"m\"\nprovider: \"p\"\ninput_tokens: 10\noutput_tokens: 2\n" +
-		"cost_usd: 0.000007\nduration: X\nwaited: X\nrule: \"r\"\nwhy: \"w\"\ncreated: X\nprompt: \"[[_completed/tides]]\"\n---\n\n<When is high tide?>\n"; text != want {
+		"cost_usd: 0.000007\nduration: X\nwaited: X\nrule: \"r\"\nwhy: \"w\"\ncreated: X\nprompt: \"[[_completed/tides]]\"\n---\n\n&lt;When is high tide?>\n"; text != want {
 		t.Errorf("the note is\n%s", text)
 	}
 	link := strings.TrimSuffix(j.Note, ".md")
@@ -255,7 +255,7 @@ func TestTheSameNameTwiceLosesNothing(t *testing.T) {
 	if got := fmt.Sprint(prompts); got != "[_completed/plan 2.md: second _completed/plan 3.md: third _completed/plan.md: first]" {
 		t.Error(got)
 	}
-	if got := fmt.Sprint(answers); got != "[<first> <second> <third>]" {
+	if got := fmt.Sprint(answers); got != "[&lt;first> &lt;second> &lt;third>]" {
 		t.Error(got)
 	}
 }

@@ -28,7 +28,7 @@ type Type string
 const (
 	Text     Type = "text"     // one prompt, one answer
 	Chain    Type = "chain"    // level-2 headings split the steps; each sees the answer before
-	Research Type = "research" // the owner's notes answer, with citations
+	Research Type = "research" // sources and the web answer in sections, each statement checked against what it quotes
 )
 
 // Types that there are.

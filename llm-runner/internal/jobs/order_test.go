@@ -175,7 +175,7 @@ func TestRoomThatIsThereEarlyIsUsedEarlyByTheFirstInLine(t *testing.T) {
 func TestALineComesBackAtItsTurnsInItsOrder(t *testing.T) {
 	p := newLimited()
 	s := open(t, t.TempDir()+"/runner.db", p)
-	opens := time.Now().Add(1500 * time.Millisecond)
+	opens := time.Now().Add(8 * time.Second)
 	const apart = 1100 * time.Millisecond // the engine looks for what is due once a second
 	s.config.Lane = func(llm.Request) string { return "p" }
 	s.config.Turn = func(_, _ string, _, ahead int) time.Time { return opens.Add(time.Duration(ahead) * apart) }
@@ -205,4 +205,60 @@ func TestALineComesBackAtItsTurnsInItsOrder(t *testing.T) {
 	if got := p.prompts(); !slices.Equal(got, []string{"1", "2", "3", "1", "2", "3"}) {
 		t.Errorf("asked for %v: each once in vain and once at its turn", got)
 	}
+}
+
+// Who else could answer is broken, which passes long before the limit has room: the job looks sooner, and no attempt is counted.
+func TestAJobLooksSoonerWhereAFallbackIsOnlyBroken(t *testing.T) {
+	p := newLimited()
+	s := open(t, t.TempDir()+"/runner.db", p)
+	s.config.Turn = func(string, string, int, int) time.Time { return time.Now().Add(20 * time.Hour) }
+	p.answer = func(context.Context, llm.Request, int) (string, error) {
+		return "", &llm.BusyError{Provider: "p", Model: "m", Kind: llm.Quota, Reason: "used up", Dimension: "requests/day", Until: time.Now().Add(20 * time.Hour), Broken: true}
+	}
+	j := submit(t, s, Spec{Prompt: "a"})
+	for n, want := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute} {
+		j = reach(t, s, j.ID, Held)
+		if wait := time.Until(j.ResumeAt); wait < want-10*time.Second || wait > want+2*spread || j.Attempts != 0 || j.Holds != n+1 {
+			t.Errorf("hold %d: it looks again after %s: %+v", n+1, wait, j)
+		}
+		holds := j.Holds
+		if _, err := s.Release(t.Context(), j.ID); err != nil {
+			t.Fatal(err)
+		}
+		for j = reach(t, s, j.ID, Held); j.Holds == holds; j = reach(t, s, j.ID, Held) {
+		}
+	}
+}
+
+func TestATimeThatAFaultNamesIsWaitedFor(t *testing.T) {
+	p := &answers{answer: func(context.Context, llm.Request, int) (string, error) {
+		return "", &llm.BusyError{Provider: "p", Kind: llm.Unavailable, Reason: "502", Until: time.Now().Add(time.Hour), Err: &llm.Error{Kind: llm.Unavailable, Status: 502}}
+	}}
+	s := open(t, t.TempDir()+"/runner.db", p)
+	j := submit(t, s, Spec{Prompt: "a"})
+	if j = reach(t, s, j.ID, Held); time.Until(j.ResumeAt) < 55*time.Minute || j.Attempts != 1 {
+		t.Errorf("%+v", j)
+	}
+}
+
+// A job that is held for its fallback's limit, since its own machine was down, goes on when that is back.
+func TestAMachineThatIsBackIsForThoseWhoWaitForItsFallbackToo(t *testing.T) {
+	p := newLimited()
+	s := open(t, t.TempDir()+"/runner.db", p)
+	lane := "p"
+	s.config.Lane = func(llm.Request) string { return lane }
+	j := submit(t, s, Spec{Prompt: "a"})
+	reach(t, s, j.ID, Held)
+	p.give(1)
+	if err := s.Back(t.Context(), "davas"); err != nil {
+		t.Fatal(err)
+	}
+	if j = reach(t, s, j.ID, Held); j.WaitsFor != "p" {
+		t.Errorf("%+v", j)
+	}
+	lane = "davas"
+	if err := s.Back(t.Context(), "davas"); err != nil {
+		t.Fatal(err)
+	}
+	reach(t, s, j.ID, Done)
 }

@@ -16,6 +16,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/toolbox/loop"
 	"home.arpa/lab/llm-runner/internal/trace"
+	"home.arpa/lab/llm-runner/internal/usage"
 )
 
 // researcher is the model that answers from the owner's sources, step by step.
@@ -23,6 +24,9 @@ const researcher = "research"
 
 // errCancelled is why the context of a running job ends when a person cancels it.
 var errCancelled = errors.New("cancelled by a person")
+
+// WorkName is the name of a job in the ledger.
+func WorkName(job int64) string { return fmt.Sprintf("job-%d", job) }
 
 // RunName is the name under which whoever answers a step of a job keeps what it did for it; steps count from 0.
 func RunName(job int64, step int) string { return fmt.Sprintf("job-%d-%d", job, step) }
@@ -97,7 +101,7 @@ func (s *Service) call(ctx context.Context, key string) error {
 	s.log.Info("job runs", "job", id, "title", j.Title)
 	working, span := trace.Start(s.config.Traces.Within(working, j.trace), trace.Run, "")
 	span.SetInt(trace.RunN, int64(run))
-	err = s.work(working, &j)
+	err = s.work(usage.For(working, WorkName(id)), &j)
 	span.Done(err)
 	defer s.forgetDraft(&j)
 	if ctx.Err() != nil {
@@ -328,7 +332,11 @@ func (s *Service) conclude(ctx context.Context, id int64, run int, err error) er
 			return s.finish(ctx, tx, j, Failed, j.Reason)
 		}
 		j.Reason = fmt.Sprintf("attempt %d of %d: %s", j.Attempts, j.MaxAttempts, j.Reason)
-		return s.hold(ctx, tx, j, now.Add(backoff(s.config.Backoff, j.Attempts)), j.Reason)
+		again := now.Add(backoff(s.config.Backoff, j.Attempts))
+		if isBusy && busy.Until.After(again) {
+			again = busy.Until
+		}
+		return s.hold(ctx, tx, j, again, j.Reason)
 	})
 	if perr == nil && after.ID != 0 {
 		s.traceEnd(after)
@@ -369,11 +377,12 @@ const (
 )
 
 // holdUntil is when a held job goes on: at its turn where it waits for a limit, so that a line comes back as fast as the limit
-// lets it through; else when the provider said, a little spread; after a growing while where nobody knows.
+// lets it through; else when the provider said, a little spread; after a growing while where nobody knows, or where somebody else may be well again
+// before that.
 func (s *Service) holdUntil(ctx context.Context, tx *transaction, j *Job, b *llm.BusyError, now time.Time) (time.Time, error) {
-	until := b.Until
+	until, look := b.Until, now.Add(min(firstLook<<min(j.Holds-1, 10), lastLook))
 	if until.IsZero() {
-		until = now.Add(min(firstLook<<min(j.Holds-1, 10), lastLook))
+		until = look
 	}
 	apart := spread
 	if b.Dimension != "" && s.config.Turn != nil {
@@ -385,6 +394,9 @@ func (s *Service) holdUntil(ctx context.Context, tx *transaction, j *Job, b *llm
 		if turn := s.config.Turn(b.Provider, b.Model, j.size(), n); turn.After(until) {
 			until = turn
 		}
+	}
+	if b.Broken && until.After(look) {
+		until = look
 	}
 	if until.Before(now) {
 		until = now

@@ -9,49 +9,13 @@ import (
 	"testing"
 	"time"
 
-	"home.arpa/lab/llm-runner/internal/db"
-	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
-	"home.arpa/lab/llm-runner/test/postgrestest"
+	"home.arpa/lab/llm-runner/test/enginetest"
 )
-
-// onPostgres has open return services on PostgreSQL until the test ends: one database for each path.
-func onPostgres(t *testing.T) {
-	server, sqlite := postgrestest.Start(t), database
-	urls := map[string]string{}
-	database = func(ctx context.Context, path string, c engine.Config) (*db.DB, *engine.Engine, error) {
-		if urls[path] == "" {
-			urls[path] = server.New()
-		}
-		d, err := db.OpenPostgres(ctx, urls[path])
-		if err != nil {
-			return nil, nil, err
-		}
-		handle, err := d.NewWriter()
-		if err != nil {
-			return nil, nil, err
-		}
-		pool, err := d.NewPool(ctx)
-		if err != nil {
-			return nil, nil, err
-		}
-		listening, stop := context.WithCancel(context.Background())
-		var done sync.WaitGroup
-		done.Go(func() { d.Listen(listening) }) //nolint:errcheck // it has no errors
-		t.Cleanup(func() {
-			stop()
-			done.Wait()
-		})
-		c.Poll = 20 * time.Millisecond
-		e, err := engine.OpenShared(ctx, handle, pool, d.Worker(), d.Worker(), c)
-		return d, e, err
-	}
-	t.Cleanup(func() { database = sqlite })
-}
 
 // TestOnPostgres runs the tests of jobs where their database is PostgreSQL.
 func TestOnPostgres(t *testing.T) {
-	onPostgres(t)
+	enginetest.OnPostgres(t, &database)
 	for name, test := range map[string]func(*testing.T){
 		"traced": TestEveryWayOfAJobIsInItsTrace,
 		"text":   TestATextIsAnsweredAndTheBooksAreKept, "chain": TestAChainPassesItsAnswersOn, "research": TestResearchAsksTheNotes,
@@ -69,7 +33,7 @@ func TestOnPostgres(t *testing.T) {
 }
 
 func TestProcessesShareJobs(t *testing.T) {
-	onPostgres(t)
+	enginetest.OnPostgres(t, &database)
 	p := &answers{answer: echo}
 	a, b := open(t, "shared", p), open(t, "shared", p)
 	const n = 100
@@ -112,7 +76,7 @@ func TestProcessesShareJobs(t *testing.T) {
 }
 
 func TestAJobOfAnotherProcessIsFollowedAndCancelled(t *testing.T) {
-	onPostgres(t)
+	enginetest.OnPostgres(t, &database)
 	began := make(chan string, 2)
 	runner := func(name string) *answers {
 		return &answers{answer: func(ctx context.Context, _ llm.Request, _ int) (string, error) {
@@ -128,7 +92,7 @@ func TestAJobOfAnotherProcessIsFollowedAndCancelled(t *testing.T) {
 		other = services["a"]
 	}
 	var states []State
-	ended := make(chan time.Time, 1)
+	ended := make(chan struct{})
 	go func() {
 		for news, err := range other.Events(t.Context(), j.ID, 0) {
 			if err != nil {
@@ -138,17 +102,21 @@ func TestAJobOfAnotherProcessIsFollowedAndCancelled(t *testing.T) {
 				states = append(states, e.To)
 			}
 		}
-		ended <- time.Now()
+		close(ended)
 	}()
-	at := time.Now()
 	if _, err := other.Cancel(t.Context(), j.ID); err != nil {
 		t.Fatal(err)
 	}
-	if took := (<-ended).Sub(at); took > time.Second || !slices.Equal(states, []State{Queued, Running, Cancelled}) {
-		t.Errorf("followed %v for %s", states, took)
+	select { // how fast one process hears another, internal/chat measures
+	case <-ended:
+	case <-time.After(60 * time.Second):
+		t.Fatal("the end was not told")
+	}
+	if !slices.Equal(states, []State{Queued, Running, Cancelled}) {
+		t.Errorf("followed %v", states)
 	}
 	for _, s := range services { // the call itself ended too
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(60 * time.Second)
 		for {
 			s.mu.Lock()
 			n := len(s.running)
@@ -165,7 +133,7 @@ func TestAJobOfAnotherProcessIsFollowedAndCancelled(t *testing.T) {
 }
 
 func TestADeadProcessesJobsAreQueuedAgainAndItsLateAnswersAreNotTaken(t *testing.T) {
-	onPostgres(t)
+	enginetest.OnPostgres(t, &database)
 	began, late := make(chan struct{}, 10), make(chan struct{})
 	a := open(t, "shared", &answers{answer: func(_ context.Context, _ llm.Request, n int) (string, error) {
 		began <- struct{}{}
@@ -186,6 +154,7 @@ func TestADeadProcessesJobsAreQueuedAgainAndItsLateAnswersAreNotTaken(t *testing
 	}
 	// Whoever takes it up: the first call's answer does not count.
 	for {
+		changed := b.Changed()
 		now, err := b.Job(t.Context(), j.ID)
 		if err != nil {
 			t.Fatal(err)
@@ -193,7 +162,10 @@ func TestADeadProcessesJobsAreQueuedAgainAndItsLateAnswersAreNotTaken(t *testing
 		if now.State == Done || len(began) > 0 {
 			break
 		}
-		<-b.Changed()
+		select {
+		case <-changed:
+		case <-time.After(100 * time.Millisecond): // the other process's call is no change of a job
+		}
 	}
 	close(late)
 	done := reach(t, b, j.ID, Done)

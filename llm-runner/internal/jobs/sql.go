@@ -13,12 +13,6 @@ import (
 	"home.arpa/lab/llm-runner/internal/llm"
 )
 
-// querier is a transaction or the read pool.
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
 // transaction is a write under way, which the exported methods own.
 type transaction = sql.Tx
 
@@ -104,7 +98,7 @@ func insertStep(ctx context.Context, tx *transaction, job int64, x step) error {
 }
 
 // add makes the job's answer of its finished steps: the last one's words, the sums of all.
-func (j *Job) add(ctx context.Context, q querier) error {
+func (j *Job) add(ctx context.Context, q db.Querier) error {
 	all, err := stepsOf(ctx, q, j.ID)
 	if err != nil {
 		return err
@@ -132,8 +126,8 @@ func sum(a, b llm.Count) llm.Count {
 	return llm.Known(n + m)
 }
 
-func stepsOf(ctx context.Context, q querier, job int64) ([]step, error) {
-	return collect(q, func(row scanner) (x step, err error) {
+func stepsOf(ctx context.Context, q db.Querier, job int64) ([]step, error) {
+	return db.All(ctx, q, "read jobs", func(row *sql.Rows) (x step, err error) {
 		var citations, response string
 		var in, out, cost sql.NullInt64
 		err = row.Scan(&x.N, &x.Output, &citations, &x.Finish, &x.Route.Provider, &x.Route.Model, &x.Route.Rule, &x.Route.Why, &in, &out, &cost, &response, &x.Private)
@@ -141,11 +135,9 @@ func stepsOf(ctx context.Context, q querier, job int64) ([]step, error) {
 		x.Usage, x.Cost = llm.Usage{Input: db.Count(in), Output: db.Count(out)}, db.Count(cost)
 		json.Unmarshal([]byte(citations), &x.Citations) //nolint:errcheck // written by insertStep; without them the answer still reads
 		return x, err
-	}, ctx, `SELECT step, output, citations, finish, provider, model, rule, why, input_tokens, output_tokens, cost_micro_usd, response, private FROM job_steps
+	}, `SELECT step, output, citations, finish, provider, model, rule, why, input_tokens, output_tokens, cost_micro_usd, response, private FROM job_steps
 		WHERE job = ? ORDER BY step`, job)
 }
-
-type scanner interface{ Scan(...any) error }
 
 // columns of a job; a list leaves the long ones out.
 func columns(whole bool) string {
@@ -159,7 +151,7 @@ func columns(whole bool) string {
 	j.output, j.dropped, j.file, j.file_next, j.note, j.vault_due, j.tools, j.plan, j.trace, j.trace_from, ` + long
 }
 
-func scan(row scanner) (j Job, err error) {
+func scan(row *sql.Rows) (j Job, err error) {
 	var deadline, since, waited, created int64
 	var resume, started, ended, in, out, cost sql.NullInt64
 	var citations, request, tools string
@@ -176,19 +168,19 @@ func scan(row scanner) (j Job, err error) {
 	return j, err
 }
 
-func one(ctx context.Context, q querier, id int64) (Job, error) {
-	j, err := scan(q.QueryRowContext(ctx, `SELECT `+columns(true)+` FROM jobs j WHERE j.id = ?`, id))
+func one(ctx context.Context, q db.Querier, id int64) (Job, error) {
+	j, err := db.One(ctx, q, "", scan, `SELECT `+columns(true)+` FROM jobs j WHERE j.id = ?`, id)
 	return j, known(err)
 }
 
 // locked is one, for a change: nobody else changes the job before the transaction ends.
 func locked(ctx context.Context, d *db.DB, tx *transaction, id int64) (Job, error) {
-	j, err := scan(tx.QueryRowContext(ctx, `SELECT `+columns(true)+` FROM jobs j WHERE j.id = ?`+d.Lock(), id))
+	j, err := db.One(ctx, tx, "", scan, `SELECT `+columns(true)+` FROM jobs j WHERE j.id = ?`+d.Lock(), id)
 	return j, known(err)
 }
 
-func byKey(ctx context.Context, q querier, key string) (Job, error) {
-	j, err := scan(q.QueryRowContext(ctx, `SELECT `+columns(true)+` FROM jobs j WHERE j.sent_key = ?`, key))
+func byKey(ctx context.Context, q db.Querier, key string) (Job, error) {
+	j, err := db.One(ctx, q, "", scan, `SELECT `+columns(true)+` FROM jobs j WHERE j.sent_key = ?`, key)
 	return j, known(err)
 }
 
@@ -202,7 +194,7 @@ func known(err error) error {
 	return nil
 }
 
-func list(ctx context.Context, q querier, f Filter) ([]Job, error) {
+func list(ctx context.Context, q db.Querier, f Filter) ([]Job, error) {
 	where, args, order := []string{"1 = 1"}, []any{}, "j.id DESC"
 	if len(f.States) > 0 {
 		waiting := true
@@ -227,43 +219,36 @@ func list(ctx context.Context, q querier, f Filter) ([]Job, error) {
 	if f.Limit == 0 {
 		f.Limit = 100
 	}
-	return collect(q, scan, ctx, `SELECT `+columns(false)+` FROM jobs j WHERE `+strings.Join(where, " AND ")+` ORDER BY `+order+` LIMIT ?`,
+	return db.All(ctx, q, "read jobs", scan, `SELECT `+columns(false)+` FROM jobs j WHERE `+strings.Join(where, " AND ")+` ORDER BY `+order+` LIMIT ?`,
 		append(args, f.Limit)...)
 }
 
-func counts(ctx context.Context, q querier) (map[State]int, error) {
-	type row struct {
-		state State
-		n     int
-	}
-	rows, err := collect(q, func(x scanner) (r row, err error) { return r, x.Scan(&r.state, &r.n) }, ctx,
-		`SELECT state, count(*) FROM jobs GROUP BY state`)
-	all := map[State]int{}
-	for _, r := range rows {
-		all[r.state] = r.n
-	}
-	return all, err
+func counts(ctx context.Context, q db.Querier) (map[State]int, error) {
+	return db.Map(ctx, q, "read jobs", func(row *sql.Rows) (state State, n int, err error) {
+		err = row.Scan(&state, &n)
+		return state, n, err
+	}, `SELECT state, count(*) FROM jobs GROUP BY state`)
 }
 
 // depths is the jobs that have not ended, by state and by what held ones wait for.
-func depths(ctx context.Context, q querier) ([]Depth, error) {
-	return collect(q, func(row scanner) (d Depth, err error) {
+func depths(ctx context.Context, q db.Querier) ([]Depth, error) {
+	return db.All(ctx, q, "read jobs", func(row *sql.Rows) (d Depth, err error) {
 		var oldest int64
 		err = row.Scan(&d.State, &d.WaitsFor, &d.Jobs, &oldest)
 		d.Oldest = time.UnixMilli(oldest)
 		return d, err
-	}, ctx, `SELECT j.state, CASE WHEN j.state = 'held' THEN j.waits_for ELSE '' END, count(*), min(j.since) FROM jobs j
+	}, `SELECT j.state, CASE WHEN j.state = 'held' THEN j.waits_for ELSE '' END, count(*), min(j.since) FROM jobs j
 		WHERE j.state IN ('queued', 'running', 'held') GROUP BY 1, 2`)
 }
 
 // line is the jobs that are queued or running, first come first. A chain counts its headings that have no answer yet.
-func line(ctx context.Context, q querier) ([]inLine, error) {
-	return collect(q, func(row scanner) (x inLine, err error) {
+func line(ctx context.Context, q db.Querier) ([]inLine, error) {
+	return db.All(ctx, q, "read jobs", func(row *sql.Rows) (x inLine, err error) {
 		var since int64
 		err = row.Scan(&x.id, &x.state, &since, &x.request.kind, &x.request.asked, &x.request.requires, &x.request.project, &x.steps, &x.bytes)
 		x.since, x.steps = time.UnixMilli(since), max(x.steps, 1)
 		return x, err
-	}, ctx, `SELECT j.id, j.state, j.since, j.type, j.asked, j.requires, j.project,
+	}, `SELECT j.id, j.state, j.since, j.type, j.asked, j.requires, j.project,
 		CASE WHEN j.type = 'chain' THEN (length(j.prompt) - length(replace(j.prompt, ?, ''))) / 4 + CASE WHEN substr(j.prompt, 1, 3) = '## ' THEN 1 ELSE 0 END
 			- (SELECT count(*) FROM job_steps s WHERE s.job = j.id) ELSE 1 END,
 		length(j.prompt) + length(j.request)
@@ -274,7 +259,7 @@ func line(ctx context.Context, q querier) ([]inLine, error) {
 const alike = `FROM jobs j WHERE j.state = 'held' AND j.dimension <> '' AND j.waits_for = ? AND j.asked = ? AND j.requires = ? AND j.project = ? AND (j.ord, j.id) < (?, ?)`
 
 // ahead is how many held jobs have their turn before j.
-func ahead(ctx context.Context, q querier, j *Job) (n int, err error) {
+func ahead(ctx context.Context, q db.Querier, j *Job) (n int, err error) {
 	err = q.QueryRowContext(ctx, `SELECT count(*) `+alike, j.WaitsFor, j.Asked, j.Requires, j.Project, j.ord, j.ID).Scan(&n)
 	return n, err
 }
@@ -288,49 +273,31 @@ type forLimit struct {
 }
 
 // limitLine is the first n jobs that are held for a limit of a provider, in the order of their line.
-func limitLine(ctx context.Context, q querier, provider string, n int) ([]forLimit, error) {
-	return collect(q, func(row scanner) (w forLimit, err error) {
+func limitLine(ctx context.Context, q db.Querier, provider string, n int) ([]forLimit, error) {
+	return db.All(ctx, q, "read jobs", func(row *sql.Rows) (w forLimit, err error) {
 		var at int64
 		err = row.Scan(&w.id, &w.model, &w.size, &at)
 		w.resume = time.UnixMilli(at)
 		return w, err
-	}, ctx, `SELECT j.id, j.waits_model, CASE WHEN length(j.prompt) > length(j.request) THEN length(j.prompt) ELSE length(j.request) END, coalesce(j.resume_at, 0)
+	}, `SELECT j.id, j.waits_model, CASE WHEN length(j.prompt) > length(j.request) THEN length(j.prompt) ELSE length(j.request) END, coalesce(j.resume_at, 0)
 		FROM jobs j WHERE j.state = 'held' AND j.dimension <> '' AND j.waits_for = ? ORDER BY j.ord, j.id LIMIT ?`, provider, n)
 }
 
 // foremost is the held job that has its turn before j and all others, for a change; ErrNotFound where there is none. One that
 // another process changes at this moment is not waited for: its turn has come already, and two could wait for each other.
 func foremost(ctx context.Context, d *db.DB, tx *transaction, j *Job, provider string) (Job, error) {
-	first, err := scan(tx.QueryRowContext(ctx, `SELECT `+columns(true)+` `+alike+` ORDER BY j.ord, j.id LIMIT 1`+d.LockFree(),
-		provider, j.Asked, j.Requires, j.Project, j.ord, j.ID))
+	first, err := db.One(ctx, tx, "", scan, `SELECT `+columns(true)+` `+alike+` ORDER BY j.ord, j.id LIMIT 1`+d.LockFree(),
+		provider, j.Asked, j.Requires, j.Project, j.ord, j.ID)
 	return first, known(err)
 }
 
-func timeline(ctx context.Context, q querier, id, after int64) ([]Event, error) {
-	return collect(q, func(row scanner) (e Event, err error) {
+func timeline(ctx context.Context, q db.Querier, id, after int64) ([]Event, error) {
+	return db.All(ctx, q, "read jobs", func(row *sql.Rows) (e Event, err error) {
 		var at int64
 		err = row.Scan(&e.Seq, &at, &e.From, &e.To, &e.Note)
 		e.At = time.UnixMilli(at)
 		return e, err
-	}, ctx, `SELECT seq, at, from_state, to_state, note FROM job_events WHERE job = ? AND seq > ? ORDER BY seq`, id, after)
-}
-
-// collect reads all rows of a query.
-func collect[T any](q querier, scan func(scanner) (T, error), ctx context.Context, query string, args ...any) ([]T, error) {
-	rows, err := q.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read jobs: %w", err)
-	}
-	defer rows.Close()
-	var all []T
-	for rows.Next() {
-		x, err := scan(rows)
-		if err != nil {
-			return nil, fmt.Errorf("read jobs: %w", err)
-		}
-		all = append(all, x)
-	}
-	return all, rows.Err()
+	}, `SELECT seq, at, from_state, to_state, note FROM job_events WHERE job = ? AND seq > ? ORDER BY seq`, id, after)
 }
 
 func quoted(all []llm.Citation) string {
@@ -352,13 +319,13 @@ func tell(ctx context.Context, d *db.DB, tx *transaction, text string) error {
 }
 
 // dueJobs are the jobs of which the vault does not show yet what became of them, the longest due first.
-func dueJobs(ctx context.Context, q querier, most int) ([]int64, error) {
-	return collect(q, func(row scanner) (id int64, err error) { return id, row.Scan(&id) }, ctx,
+func dueJobs(ctx context.Context, q db.Querier, most int) ([]int64, error) {
+	return db.All(ctx, q, "read jobs", db.Column[int64],
 		`SELECT id FROM jobs WHERE vault_due > 0 ORDER BY vault_due LIMIT ?`, most)
 }
 
 // hasFile says that a job's file lies, or is on its way, there.
-func hasFile(ctx context.Context, q querier, file string) (yes bool, err error) {
+func hasFile(ctx context.Context, q db.Querier, file string) (yes bool, err error) {
 	if err = q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM jobs WHERE file = ? AND file <> '')
 		OR EXISTS (SELECT 1 FROM jobs WHERE file_next = ? AND file_next <> '')`, file, file).Scan(&yes); err != nil {
 		err = fmt.Errorf("read job of a file: %w", err)
@@ -376,7 +343,7 @@ func forget(ctx context.Context, tx *transaction, file string) error {
 }
 
 // sameDropped returns the job that a file of that name and content became; ErrNotFound where none did.
-func sameDropped(ctx context.Context, q querier, name, hash string) (id int64, err error) {
+func sameDropped(ctx context.Context, q db.Querier, name, hash string) (id int64, err error) {
 	err = q.QueryRowContext(ctx, `SELECT id FROM jobs WHERE dropped = ? AND dropped <> '' AND file_hash = ? ORDER BY id DESC LIMIT 1`, name, hash).Scan(&id)
 	return id, known(err)
 }
@@ -393,8 +360,8 @@ func place(ctx context.Context, tx *transaction, j *Job) error {
 const over = `since < ? AND state IN ('done', 'failed', 'cancelled') AND vault_due = 0 AND file_next = ''`
 
 // endedBefore are the jobs that ended longest ago.
-func endedBefore(ctx context.Context, q querier, before time.Time, most int) ([]int64, error) {
-	return collect(q, func(row scanner) (id int64, err error) { return id, row.Scan(&id) }, ctx,
+func endedBefore(ctx context.Context, q db.Querier, before time.Time, most int) ([]int64, error) {
+	return db.All(ctx, q, "read jobs", db.Column[int64],
 		`SELECT id FROM jobs WHERE `+over+` ORDER BY since LIMIT ?`, before.UnixMilli(), most)
 }
 

@@ -111,7 +111,7 @@ func (c Spec) job(f *Folders) (Job, error) {
 	}
 	switch {
 	case len(c.Tools) > 0 && j.Type == Research:
-		fault("tools", "research is answered by the notes, which call no tools: leave tools out, or make the type text")
+		fault("tools", "research looks into your sources and the web by itself and calls no tools: leave tools out, or make the type text")
 	case len(c.Tools) > 0 && len(j.Request) > 0:
 		fault("tools", "are given, and a request brings its own: leave one of the two out")
 	}
@@ -304,13 +304,16 @@ func (s *Service) Room(ctx context.Context, provider string) error {
 	return nil
 }
 
-// Back has the jobs go on that are held for a provider: it is there again. They come one after another, a little apart, so
-// that a machine that has just started is not stormed.
+// Back has the jobs go on that are held for a provider, or for the limit of its fallback: it is there again. They come one after
+// another, a little apart, so that a machine that has just started is not stormed.
 func (s *Service) Back(ctx context.Context, provider string) error {
-	all, err := list(ctx, s.db.Read(), Filter{States: []State{Held}, WaitsFor: provider, Limit: 1 << 30})
+	all, err := list(ctx, s.db.Read(), Filter{States: []State{Held}, Limit: 1 << 30})
 	if err != nil {
 		return err
 	}
+	all = slices.DeleteFunc(all, func(j Job) bool {
+		return j.WaitsFor != provider && (j.Dimension == "" || s.config.Lane == nil || s.config.Lane(s.request(&j, "")) != provider)
+	})
 	const apart = 20 * time.Millisecond
 	for i, j := range all {
 		_, err := s.release(ctx, j.ID, provider+" is back", time.Now().Add(time.Duration(i)*apart))

@@ -35,25 +35,11 @@ func (j *Job) news() string {
 		j.Ended.Sub(j.Created).Round(time.Second))
 }
 
-// overloaded is how long a provider may be overloaded until anybody is told: it mostly passes.
-const overloaded = time.Minute
-
 // exhausted tells once that jobs are held since a provider's limit is used up, or since it is overloaded.
 func (s *Service) exhausted(ctx context.Context, tx *transaction, b *llm.BusyError) error {
-	if b.Provider == "" || b.Kind != llm.Quota && b.Kind != llm.Overload {
+	i, ok := alert.Exhausted(b)
+	if !ok {
 		return nil
-	}
-	until := ""
-	if !b.Until.IsZero() {
-		until = " until " + b.Until.Local().Format("Mon 15:04:05")
-	}
-	i := alert.Incident{Key: string(b.Kind) + "/" + b.Provider, Provider: b.Provider, WhileHeld: true,
-		Text: fmt.Sprintf("%s. Jobs that need it are held%s.", b.Reason, until), Over: b.Provider + " takes jobs again"}
-	if b.Dimension != "" && b.Dimension != llm.Overall {
-		i.Key += "/" + b.Dimension
-	}
-	if b.Kind == llm.Overload {
-		i.Grace = overloaded
 	}
 	return s.config.Alerts.RaiseIn(ctx, tx, i)
 }

@@ -79,7 +79,7 @@ func TestAUsedUpLimitIsOneIncidentForAllJobs(t *testing.T) {
 	}
 	all := told(t, s)
 	if len(all) != 1 || all[0].Key != "quota/groq/requests/day" || all[0].Jobs != 3 || !all[0].Ended.IsZero() ||
-		all[0].Text != "groq: all 1000 requests/day used up. Jobs that need it are held until "+until.Format("Mon 15:04:05")+"." {
+		all[0].Text != "groq: all 1000 requests/day used up. Work that needs it is held until "+until.Format("Mon 15:04:05")+"." {
 		t.Errorf("told %+v", all)
 	}
 	if held, err := s.Held(t.Context(), "groq", 2); err != nil || len(held) != 2 {

@@ -84,6 +84,9 @@ func TestNotesThatAreNotThereAreNotAnswered(t *testing.T) {
 // The property that citations live by: over a vault with everything in it, each quote is the bytes that its citation
 // names, on the lines that it names.
 func TestEveryQuoteIsItsBytes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("asks two hundred questions, one after the other")
+	}
 	files := generate(6, 120)
 	l := open(t, at(t, folder(t, files)))
 	v := NewVault(l, nil)

@@ -71,6 +71,9 @@ var kills = 8
 // TestKilledWhileIndexingAndEmbedding kills the process that does both, again and again in the same folder: each note is in the index wholly
 // or not at all, words and vectors both, and in the end all are there.
 func TestKilledWhileIndexingAndEmbedding(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills processes")
+	}
 	dir := t.TempDir()
 	const notes, sections = 60, 4
 	text := func(n, version int) string {

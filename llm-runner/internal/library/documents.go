@@ -26,9 +26,6 @@ type Stored = documents.Stored
 // maxName bounds a document's name in bytes: a URL may be long.
 const maxName = 1000
 
-// Unfit is why a document cannot be kept, whoever puts it: the others can.
-type Unfit struct{ error }
-
 // checkDocument says what is wrong with a document.
 func checkDocument(collection string, d Document) error {
 	switch {
@@ -53,7 +50,7 @@ func checkDocument(collection string, d Document) error {
 func (l *Library) Put(ctx context.Context, collection string, all ...Document) error {
 	for _, d := range all {
 		if err := checkDocument(collection, d); err != nil {
-			return Unfit{err}
+			return err
 		}
 	}
 	if err := l.documents.Write(ctx, collection, all...); err != nil {

@@ -324,12 +324,6 @@ func TestATextAboutPDFIsNoPDF(t *testing.T) {
 	if _, err := l.Add(t.Context(), Uploads, Upload{Name: "forms.md", Data: []byte("# Formats\n\nA file that begins with `%PDF-1.7` is a PDF.\n")}); err != nil {
 		t.Error(err)
 	}
-	for what, d := range map[string]Document{"long name": {Path: "https://example.org/" + strings.Repeat("x", maxName), Text: []byte("x")}, "zeros": {Path: "a", Text: []byte("a\x00b")}} {
-		var unfit Unfit
-		if err := l.Put(t.Context(), Web, d); !errors.As(err, &unfit) {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
 }
 
 func TestALookThatEndsHalfwayIsTakenUpAgain(t *testing.T) {

@@ -17,23 +17,13 @@ func versionOf(note, first int64, hash []byte) string {
 
 // versions returns the version of each note of a collection that has passages, by path.
 func versions(ctx context.Context, d *db.DB, collection string) (map[string]string, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT n.path, n.id, n.hash, (SELECT min(p.id) FROM library_passages p WHERE p.note_id = n.id)
-		FROM library_notes n WHERE n.collection = ? AND n.skipped = ''`, collection)
-	if err != nil {
-		return nil, fmt.Errorf("read library: %w", err)
-	}
-	defer rows.Close()
-	all := map[string]string{}
-	for rows.Next() {
-		var path string
+	return db.Map(ctx, d.Read(), "read library", func(row *sql.Rows) (path, version string, err error) {
 		var id, first int64
 		var hash sql.RawBytes
-		if err := rows.Scan(&path, &id, &hash, &first); err != nil {
-			return nil, fmt.Errorf("read library: %w", err)
-		}
-		all[path] = versionOf(id, first, hash)
-	}
-	return all, rows.Err()
+		err = row.Scan(&path, &id, &hash, &first)
+		return path, versionOf(id, first, hash), err
+	}, `SELECT n.path, n.id, n.hash, (SELECT min(p.id) FROM library_passages p WHERE p.note_id = n.id)
+		FROM library_notes n WHERE n.collection = ? AND n.skipped = ''`, collection)
 }
 
 // meant returns the notes at the first of paths with their passages, as many paths as have about size bytes of text together, and how many
@@ -67,44 +57,26 @@ func meant(ctx context.Context, d *db.DB, collection string, paths []string, siz
 
 // meantPassages returns the passages of a note that have a meaning.
 func meantPassages(ctx context.Context, d *db.DB, note int64) (all []meantPassage, err error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT id, heading, body FROM library_passages WHERE note_id = ? AND front = 0 ORDER BY id`, note)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
+	err = db.Each(ctx, d.Read(), "", func(row *sql.Rows) error {
 		var p meantPassage
-		if err := rows.Scan(&p.id, &p.heading, &p.body); err != nil {
-			return nil, err
-		}
+		err := row.Scan(&p.id, &p.heading, &p.body)
 		if strings.TrimSpace(p.body) != "" {
 			all = append(all, p)
 		}
-	}
-	return all, rows.Err()
+		return err
+	}, `SELECT id, heading, body FROM library_passages WHERE note_id = ? AND front = 0 ORDER BY id`, note)
+	return all, err
 }
 
 // pathsOf returns the paths of notes.
 func pathsOf(ctx context.Context, d *db.DB, notes []uint32) ([]string, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT path FROM library_notes WHERE id IN (`+marks(len(notes))+`)`, args(notes)...)
-	if err != nil {
-		return nil, fmt.Errorf("search library: %w", err)
-	}
-	defer rows.Close()
-	all := []string{}
-	for rows.Next() {
-		var path string
-		if err := rows.Scan(&path); err != nil {
-			return nil, fmt.Errorf("search library: %w", err)
-		}
-		all = append(all, path)
-	}
-	return all, rows.Err()
+	marks, args := db.In(notes)
+	return db.All(ctx, d.Read(), "search library", db.Column[string], `SELECT path FROM library_notes WHERE id IN (`+marks+`)`, args...)
 }
 
 // sampled returns about n passages of a collection, spread over it, each with its note. Short ones say too little to be compared.
 func sampled(ctx context.Context, d *db.DB, collection string, n int) (all []meantNote, err error) {
-	long, err := ids(ctx, d, `SELECT p.id FROM library_passages p JOIN library_notes n ON n.id = p.note_id
+	long, err := db.All(ctx, d.Read(), "search library", db.Column[int64], `SELECT p.id FROM library_passages p JOIN library_notes n ON n.id = p.note_id
 		WHERE n.collection = ? AND p.front = 0 AND p.end_byte - p.start_byte > 200 ORDER BY p.id`, collection)
 	if err != nil {
 		return nil, err

@@ -77,55 +77,34 @@ type known struct {
 
 // loadKnown returns what the index holds of the files of a collection, by path.
 func loadKnown(ctx context.Context, d *db.DB, collection string) (map[string]known, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT n.path, n.id, n.size, n.mtime, n.hash, n.skipped, n.remarks,
+	return db.Map(ctx, d.Read(), "read library", func(row *sql.Rows) (path string, k known, err error) {
+		err = row.Scan(&path, &k.id, &k.size, &k.mtime, &k.hash, &k.skipped, &k.remarks, &k.passages)
+		return path, k, err
+	}, `SELECT n.path, n.id, n.size, n.mtime, n.hash, n.skipped, n.remarks,
 		(SELECT count(*) FROM library_passages p WHERE p.note_id = n.id) FROM library_notes n WHERE n.collection = ?`, collection)
-	if err != nil {
-		return nil, fmt.Errorf("read library: %w", err)
-	}
-	defer rows.Close()
-	all := map[string]known{}
-	for rows.Next() {
-		var path string
-		var k known
-		if err := rows.Scan(&path, &k.id, &k.size, &k.mtime, &k.hash, &k.skipped, &k.remarks, &k.passages); err != nil {
-			return nil, fmt.Errorf("read library: %w", err)
-		}
-		all[path] = k
-	}
-	return all, rows.Err()
 }
 
 // loadIndex returns the index of words, or errSegment where it is damaged or does not hold all passages.
 func loadIndex(ctx context.Context, d *db.DB) (*index, error) {
-	alive := map[uint32]bool{}
-	notes, err := ids(ctx, d, `SELECT id FROM library_notes WHERE skipped = ''`)
+	alive, err := kept(ctx, d, Filter{})
 	if err != nil {
 		return nil, err
 	}
-	for _, id := range notes {
-		alive[uint32(id)] = true
-	}
-	rows, err := d.Read().QueryContext(ctx, `SELECT id, postings FROM library_segments ORDER BY id`)
-	if err != nil {
-		return nil, fmt.Errorf("read library: %w", err)
-	}
-	defer rows.Close()
-	var all []*segment
-	for rows.Next() {
+	all, err := db.All(ctx, d.Read(), "read library", func(row *sql.Rows) (*segment, error) {
 		var id int64
 		var bytes sql.RawBytes
-		if err := rows.Scan(&id, &bytes); err != nil {
-			return nil, fmt.Errorf("read library: %w", err)
+		if err := row.Scan(&id, &bytes); err != nil {
+			return nil, err
 		}
 		s, err := decode(bytes)
 		if err != nil {
 			return nil, err
 		}
 		s.row = id
-		all = append(all, s.without(func(note uint32) bool { return !alive[note] }))
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read library: %w", err)
+		return s.without(func(note uint32) bool { return !alive[note] }), nil
+	}, `SELECT id, postings FROM library_segments ORDER BY id`)
+	if err != nil {
+		return nil, err
 	}
 	// The passages of one segment lie between those of others, however often it was written anew: noteOf and later merges go by that.
 	slices.SortStableFunc(all, func(a, b *segment) int { return cmp.Compare(a.first(), b.first()) })
@@ -296,38 +275,12 @@ func (w *writer) apply(ctx context.Context, c *change) error {
 
 // named returns the passages of the notes that are called by one of names, in order, at most n.
 func named(ctx context.Context, d *db.DB, names []string, n int) ([]scored, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT DISTINCT p.id, p.note_id FROM library_names x JOIN library_passages p ON p.note_id = x.note_id
-		WHERE x.name IN (`+marks(len(names))+`) ORDER BY p.note_id, p.front, p.start_byte LIMIT ?`, append(args(names), n)...)
-	if err != nil {
-		return nil, fmt.Errorf("search library: %w", err)
-	}
-	defer rows.Close()
-	var all []scored
-	for rows.Next() {
-		var s scored
-		if err := rows.Scan(&s.id, &s.note); err != nil {
-			return nil, fmt.Errorf("search library: %w", err)
-		}
-		all = append(all, s)
-	}
-	return all, rows.Err()
-}
-
-func ids(ctx context.Context, d *db.DB, query string, a ...any) ([]int64, error) {
-	rows, err := d.Read().QueryContext(ctx, query, a...)
-	if err != nil {
-		return nil, fmt.Errorf("search library: %w", err)
-	}
-	defer rows.Close()
-	var all []int64
-	for rows.Next() {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
-			return nil, fmt.Errorf("search library: %w", err)
-		}
-		all = append(all, id)
-	}
-	return all, rows.Err()
+	marks, args := db.In(names)
+	return db.All(ctx, d.Read(), "search library", func(row *sql.Rows) (s scored, err error) {
+		err = row.Scan(&s.id, &s.note)
+		return s, err
+	}, `SELECT DISTINCT p.id, p.note_id FROM library_names x JOIN library_passages p ON p.note_id = x.note_id
+		WHERE x.name IN (`+marks+`) ORDER BY p.note_id, p.front, p.start_byte LIMIT ?`, append(args, n)...)
 }
 
 // A found passage is a row of the index.
@@ -347,56 +300,24 @@ func passages(ctx context.Context, d *db.DB, ids []int64) (map[int64]found, erro
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	rows, err := d.Read().QueryContext(ctx, `SELECT p.id, n.id, n.collection, n.path, n.title, n.language, p.heading, p.front, p.start_byte, p.end_byte, p.start_line,
-		p.end_line, p.body, n.pages, (SELECT coalesce(group_concat(name, ' '), '') FROM library_names x WHERE x.note_id = n.id)
-		FROM library_passages p JOIN library_notes n ON n.id = p.note_id WHERE p.id IN (`+marks(len(ids))+`)`, args(ids)...)
-	if err != nil {
-		return nil, fmt.Errorf("search library: %w", err)
-	}
-	defer rows.Close()
-	all := map[int64]found{}
-	for rows.Next() {
-		var id int64
-		var f found
+	marks, args := db.In(ids)
+	return db.Map(ctx, d.Read(), "search library", func(row *sql.Rows) (id int64, f found, err error) {
 		var trail, pages string
-		if err := rows.Scan(&id, &f.note, &f.collection, &f.Path, &f.title, &f.language, &trail, &f.front, &f.Start, &f.End, &f.Line, &f.EndLine, &f.Quote, &pages, &f.names); err != nil {
-			return nil, fmt.Errorf("search library: %w", err)
-		}
+		err = row.Scan(&id, &f.note, &f.collection, &f.Path, &f.title, &f.language, &trail, &f.front, &f.Start, &f.End, &f.Line, &f.EndLine, &f.Quote, &pages, &f.names)
 		if trail != "" {
 			f.Heading = strings.Split(trail, "\n")
 		}
 		f.pages = documents.SplitPages(pages)
-		all[id] = f
-	}
-	return all, rows.Err()
-}
-
-func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",") }
-
-func args[T any](in []T) []any {
-	out := make([]any, len(in))
-	for i, x := range in {
-		out[i] = x
-	}
-	return out
+		return id, f, err
+	}, `SELECT p.id, n.id, n.collection, n.path, n.title, n.language, p.heading, p.front, p.start_byte, p.end_byte, p.start_line,
+		p.end_line, p.body, n.pages, (SELECT coalesce(group_concat(name, ' '), '') FROM library_names x WHERE x.note_id = n.id)
+		FROM library_passages p JOIN library_notes n ON n.id = p.note_id WHERE p.id IN (`+marks+`)`, args...)
 }
 
 // OfType returns the paths of the notes of a type (of their frontmatter, lower case), in order.
 func (l *Library) OfType(ctx context.Context, kind string) ([]string, error) {
-	rows, err := l.db.Read().QueryContext(ctx, `SELECT path FROM library_notes WHERE type = ? AND collection = ? ORDER BY path`, kind, Notes)
-	if err != nil {
-		return nil, fmt.Errorf("list notes of type %s: %w", kind, err)
-	}
-	defer rows.Close()
-	var all []string
-	for rows.Next() {
-		var path string
-		if err := rows.Scan(&path); err != nil {
-			return nil, fmt.Errorf("list notes of type %s: %w", kind, err)
-		}
-		all = append(all, path)
-	}
-	return all, rows.Err()
+	return db.All(ctx, l.db.Read(), "list notes of type "+kind, db.Column[string],
+		`SELECT path FROM library_notes WHERE type = ? AND collection = ? ORDER BY path`, kind, Notes)
 }
 
 // A Touched note is one that was changed at a time.
@@ -408,43 +329,23 @@ type Touched struct {
 // Touched returns the notes whose files changed since a time, newest first, at most n. Those that programs wrote are left out. At is zero where a
 // file changed just now.
 func (l *Library) Touched(ctx context.Context, since time.Time, n int) ([]Touched, error) {
-	rows, err := l.db.Read().QueryContext(ctx, `SELECT path, title, mtime FROM library_notes WHERE collection = ? AND skipped = '' AND (mtime > ? OR mtime = 0) ORDER BY mtime = 0 DESC, mtime DESC LIMIT ?`, Notes, since.UnixNano(), n)
-	if err != nil {
-		return nil, fmt.Errorf("list changed notes: %w", err)
-	}
-	defer rows.Close()
-	var all []Touched
-	for rows.Next() {
-		var t Touched
+	return db.All(ctx, l.db.Read(), "list changed notes", func(row *sql.Rows) (t Touched, err error) {
 		var at int64
-		if err := rows.Scan(&t.Path, &t.Title, &at); err != nil {
-			return nil, fmt.Errorf("list changed notes: %w", err)
-		}
+		err = row.Scan(&t.Path, &t.Title, &at)
 		if at != 0 {
 			t.At = time.Unix(0, at)
 		}
-		all = append(all, t)
-	}
-	return all, rows.Err()
+		return t, err
+	}, `SELECT path, title, mtime FROM library_notes WHERE collection = ? AND skipped = '' AND (mtime > ? OR mtime = 0) ORDER BY mtime = 0 DESC, mtime DESC LIMIT ?`, Notes, since.UnixNano(), n)
 }
 
 // Holding returns the passages of notes that hold a text as it is written, in the order of their places, at most n.
 func (l *Library) Holding(ctx context.Context, text string, n int) ([]llm.Citation, error) {
-	rows, err := l.db.Read().QueryContext(ctx, `SELECT n.path, p.start_line, p.body FROM library_passages p JOIN library_notes n ON n.id = p.note_id
+	return db.All(ctx, l.db.Read(), "list passages", func(row *sql.Rows) (c llm.Citation, err error) {
+		err = row.Scan(&c.Path, &c.Line, &c.Quote)
+		return c, err
+	}, `SELECT n.path, p.start_line, p.body FROM library_passages p JOIN library_notes n ON n.id = p.note_id
 		WHERE n.collection = ? AND instr(p.body, ?) > 0 ORDER BY n.path, p.start_byte LIMIT ?`, Notes, text, n)
-	if err != nil {
-		return nil, fmt.Errorf("list passages: %w", err)
-	}
-	defer rows.Close()
-	var all []llm.Citation
-	for rows.Next() {
-		var c llm.Citation
-		if err := rows.Scan(&c.Path, &c.Line, &c.Quote); err != nil {
-			return nil, fmt.Errorf("list passages: %w", err)
-		}
-		all = append(all, c)
-	}
-	return all, rows.Err()
 }
 
 // kept returns the notes that f keeps.
@@ -468,24 +369,20 @@ func kept(ctx context.Context, d *db.DB, f Filter) (map[uint32]bool, error) {
 	if f.Before != "" {
 		add(`day <> '' AND day < ?`, f.Before)
 	}
-	rows, err := d.Read().QueryContext(ctx, `SELECT id, path FROM library_notes WHERE `+strings.Join(where, " AND "), values...)
-	if err != nil {
-		return nil, fmt.Errorf("search library: %w", err)
-	}
-	defer rows.Close()
 	all := map[uint32]bool{}
-	for rows.Next() {
-		var id uint32
+	err := db.Each(ctx, d.Read(), "search library", func(row *sql.Rows) error {
+		var note uint32
 		var path string
-		if err := rows.Scan(&id, &path); err != nil {
-			return nil, fmt.Errorf("search library: %w", err)
+		if err := row.Scan(&note, &path); err != nil {
+			return err
 		}
 		path = folded(path) // SQLite knows of no letters but A to Z
 		if !slices.ContainsFunc(f.Path, func(part string) bool { return !strings.Contains(path, folded(part)) }) {
-			all[id] = true
+			all[note] = true
 		}
-	}
-	return all, rows.Err()
+		return nil
+	}, `SELECT id, path FROM library_notes WHERE `+strings.Join(where, " AND "), values...)
+	return all, err
 }
 
 func writeExcluded(ctx context.Context, d *db.DB, patterns []string) error {
@@ -507,60 +404,29 @@ func writeExcluded(ctx context.Context, d *db.DB, patterns []string) error {
 }
 
 func readExcluded(ctx context.Context, d *db.DB) ([]string, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT pattern FROM library_excluded ORDER BY pattern`)
-	if err != nil {
-		return nil, fmt.Errorf("read library: %w", err)
-	}
-	defer rows.Close()
-	var all []string
-	for rows.Next() {
-		var p string
-		if err := rows.Scan(&p); err != nil {
-			return nil, fmt.Errorf("read library: %w", err)
-		}
-		all = append(all, p)
-	}
-	return all, rows.Err()
+	return db.All(ctx, d.Read(), "read library", db.Column[string], `SELECT pattern FROM library_excluded ORDER BY pattern`)
 }
 
 // collections returns the collections that hold notes, and always that of the files.
 func collections(ctx context.Context, d *db.DB) ([]string, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT DISTINCT collection FROM library_notes WHERE collection <> ? ORDER BY collection`, Notes)
-	if err != nil {
-		return nil, fmt.Errorf("read library: %w", err)
-	}
-	defer rows.Close()
-	all := []string{Notes}
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			return nil, fmt.Errorf("read library: %w", err)
-		}
-		all = append(all, name)
-	}
-	return all, rows.Err()
+	all, err := db.All(ctx, d.Read(), "read library", db.Column[string], `SELECT DISTINCT collection FROM library_notes WHERE collection <> ? ORDER BY collection`, Notes)
+	return append([]string{Notes}, all...), err
 }
 
 // knownDocuments returns what the index holds of documents, by collection and path.
 func knownDocuments(ctx context.Context, d *db.DB) (map[string]map[string]known, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT collection, path, id, mtime, remarks FROM library_notes WHERE collection <> ?`, Notes)
-	if err != nil {
-		return nil, fmt.Errorf("read library: %w", err)
-	}
-	defer rows.Close()
 	all := map[string]map[string]known{}
-	for rows.Next() {
+	err := db.Each(ctx, d.Read(), "read library", func(row *sql.Rows) error {
 		var collection, path string
 		var k known
-		if err := rows.Scan(&collection, &path, &k.id, &k.mtime, &k.remarks); err != nil {
-			return nil, fmt.Errorf("read library: %w", err)
-		}
+		err := row.Scan(&collection, &path, &k.id, &k.mtime, &k.remarks)
 		if all[collection] == nil {
 			all[collection] = map[string]known{}
 		}
 		all[collection][path] = k
-	}
-	return all, rows.Err()
+		return err
+	}, `SELECT collection, path, id, mtime, remarks FROM library_notes WHERE collection <> ?`, Notes)
+	return all, err
 }
 
 // readExtracted sets what was read out of a file: its passages put together. hash is of the file that it was read out of.
@@ -575,19 +441,13 @@ func readExtracted(ctx context.Context, d *db.DB, n *Note) (hash []byte, err err
 	if err != nil {
 		return nil, fmt.Errorf("read library: %w", err)
 	}
-	rows, err := d.Read().QueryContext(ctx, `SELECT body FROM library_passages WHERE note_id = ? ORDER BY start_byte`, id)
-	if err != nil {
-		return nil, fmt.Errorf("read library: %w", err)
-	}
-	defer rows.Close()
 	n.Text = []byte{}
-	for rows.Next() {
-		var body string
-		if err := rows.Scan(&body); err != nil {
-			return nil, fmt.Errorf("read library: %w", err)
-		}
+	err = db.Each(ctx, d.Read(), "read library", func(row *sql.Rows) error {
+		var body sql.RawBytes
+		err := row.Scan(&body)
 		n.Text = append(n.Text, body...)
-	}
+		return err
+	}, `SELECT body FROM library_passages WHERE note_id = ? ORDER BY start_byte`, id)
 	n.Pages, n.Remarks = documents.SplitPages(pages), documents.Lines(remarks)
-	return hash, rows.Err()
+	return hash, err
 }

@@ -576,18 +576,9 @@ func TestNoteOpensNotesOnly(t *testing.T) {
 // indexed returns the paths of the notes in the index.
 func indexed(t *testing.T, l *Library) []string {
 	t.Helper()
-	rows, err := l.db.Read().Query(`SELECT path FROM library_notes WHERE skipped = '' ORDER BY path`)
+	all, err := db.All(t.Context(), l.db.Read(), "list notes", db.Column[string], `SELECT path FROM library_notes WHERE skipped = '' ORDER BY path`)
 	if err != nil {
 		t.Fatal(err)
-	}
-	defer rows.Close()
-	var all []string
-	for rows.Next() {
-		var s string
-		if err := rows.Scan(&s); err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, s)
 	}
 	return all
 }

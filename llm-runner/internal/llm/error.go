@@ -69,7 +69,9 @@ type BusyError struct {
 	Until    time.Time // UTC; zero: nobody knows (a machine that is down)
 	// Dimension is the limit that is used up, as in Limit; "" where it is none, or not known which.
 	Dimension string
-	Err       error
+	// Broken says that somebody else could have answered but for a fault, which may pass before Until.
+	Broken bool
+	Err    error
 }
 
 func (e *BusyError) Error() string {

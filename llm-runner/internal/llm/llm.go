@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"iter"
 	"net/http"
+	"strings"
 )
 
 // A Provider answers requests: a machine with Ollama, a cloud API, the router (a Provider made of Providers), the
@@ -116,6 +117,20 @@ type ToolCall struct {
 	Name      string
 	Arguments string
 	Signature string
+}
+
+// Object returns the arguments as the object that some APIs demand. Text that is not one is wrapped the way that Anthropic's documentation of
+// fine-grained tool streaming advises, so that the model sees its mistake.
+func (c ToolCall) Object() json.RawMessage {
+	raw := json.RawMessage(strings.TrimSpace(c.Arguments))
+	switch {
+	case len(raw) == 0 || string(raw) == "null":
+		return json.RawMessage(`{}`)
+	case raw[0] == '{' && json.Valid(raw):
+		return raw
+	}
+	wrapped, _ := json.Marshal(map[string]string{"INVALID_JSON": c.Arguments}) // strings always can be
+	return wrapped
 }
 
 // A ToolResult answers the ToolCall with the same ID. Name repeats the tool's name (Gemini and Ollama match by it).

@@ -73,6 +73,9 @@ func TestCrashChild(t *testing.T) {
 // TestKilledAnywhere kills the process that learns, again and again: in the end all facts are there once, and no question was asked twice but
 // one that was under way.
 func TestKilledAnywhere(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills processes")
+	}
 	dir := t.TempDir()
 	kills := 0
 	for done := false; !done; {

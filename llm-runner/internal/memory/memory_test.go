@@ -306,20 +306,11 @@ func (w *world) dump() string {
 	w.t.Helper()
 	var b strings.Builder
 	for _, q := range []string{`SELECT text || norm FROM memory_facts`, `SELECT quote FROM memory_sources`, `SELECT before FROM memory_changes`, `SELECT answer FROM memory_answers`, `SELECT dropped FROM memory_read`} {
-		rows, err := w.db.Read().Query(q)
+		all, err := db.All(w.t.Context(), w.db.Read(), "dump memory", db.Column[string], q)
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		for rows.Next() {
-			var s string
-			if err := rows.Scan(&s); err != nil {
-				w.t.Fatal(err)
-			}
-			b.WriteString(s + "\n")
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			w.t.Fatal(err)
-		}
+		b.WriteString(strings.Join(all, "\n") + "\n")
 	}
 	return b.String()
 }

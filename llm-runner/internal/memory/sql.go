@@ -9,14 +9,12 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"home.arpa/lab/llm-runner/internal/db"
 )
 
 // transaction is a write under way, which the exported methods own.
 type transaction = sql.Tx
-
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-}
 
 // filter is which facts are wanted; the zero value is all that are not being forgotten.
 type filter struct {
@@ -30,14 +28,15 @@ type filter struct {
 const factColumns = `f.id, f.text, f.norm, f.state, f.origin, f.confidence, f.private, f.superseded_by, f.rev, f.created_at, f.changed_at`
 
 // facts returns facts with their sources, the newest first.
-func (s *Service) facts(ctx context.Context, q querier, w filter) ([]Fact, error) {
+func (s *Service) facts(ctx context.Context, q db.Querier, w filter) ([]Fact, error) {
 	where, args := []string{`f.state <> 'forgetting'`}, []any{}
 	if w.going {
 		where[0] = `f.state = 'forgetting'`
 	}
 	add := func(condition string, value ...any) { where, args = append(where, condition), append(args, value...) }
 	if w.ids != nil {
-		add(`f.id IN (`+marksFor(w.ids)+`)`, anys(w.ids)...)
+		marks, ids := db.In(w.ids)
+		add(`f.id IN (`+marks+`)`, ids...)
 	}
 	if w.state != "" {
 		add(`f.state = ?`, string(w.state))
@@ -49,7 +48,7 @@ func (s *Service) facts(ctx context.Context, q querier, w filter) ([]Fact, error
 		add(`f.id IN (SELECT fact FROM memory_sources WHERE message = ?)`, w.message)
 	}
 	condition := strings.Join(where, ` AND `)
-	all, err := collect(ctx, q, func(r *sql.Rows) (f Fact, err error) {
+	all, err := db.All(ctx, q, "read memory", func(r *sql.Rows) (f Fact, err error) {
 		var by sql.NullInt64
 		var created, changed int64
 		err = r.Scan(&f.ID, &f.Text, &f.norm, &f.State, &f.Origin, &f.Confidence, &f.Private, &by, &f.rev, &created, &changed)
@@ -68,7 +67,7 @@ func (s *Service) facts(ctx context.Context, q querier, w filter) ([]Fact, error
 		fact int64
 		Source
 	}
-	sources, err := collect(ctx, q, func(r *sql.Rows) (x sourced, err error) {
+	sources, err := db.All(ctx, q, "read memory", func(r *sql.Rows) (x sourced, err error) {
 		var said int64
 		err = r.Scan(&x.fact, &x.Chat, &x.Message, &x.Quote, &x.Start, &x.Private, &said)
 		x.Said = time.UnixMilli(said).UTC()
@@ -81,35 +80,39 @@ func (s *Service) facts(ctx context.Context, q querier, w filter) ([]Fact, error
 	for _, x := range sources {
 		at[x.fact].Sources = append(at[x.fact].Sources, x.Source)
 	}
-	pairs, err := collect(ctx, q, func(r *sql.Rows) (p [2]int64, err error) { return p, r.Scan(&p[0], &p[1]) },
-		`SELECT id, superseded_by FROM memory_facts WHERE superseded_by IS NOT NULL AND state = 'superseded' ORDER BY id`)
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range pairs {
-		if f := at[p[1]]; f != nil {
-			f.Supersedes = append(f.Supersedes, p[0])
+	err = db.Each(ctx, q, "read memory", func(r *sql.Rows) error {
+		var old, by int64
+		err := r.Scan(&old, &by)
+		if f := at[by]; f != nil {
+			f.Supersedes = append(f.Supersedes, old)
 		}
-	}
-	open, err := collect(ctx, q, func(r *sql.Rows) (p [3]int64, err error) { return p, r.Scan(&p[0], &p[1], &p[2]) },
-		`SELECT id, older, newer FROM memory_conflicts WHERE outcome = ''`)
+		return err
+	}, `SELECT id, superseded_by FROM memory_facts WHERE superseded_by IS NOT NULL AND state = 'superseded' ORDER BY id`)
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range open {
-		for _, id := range p[1:] {
-			if f := at[id]; f != nil {
-				f.Conflict = p[0]
+	err = db.Each(ctx, q, "read memory", func(r *sql.Rows) error {
+		var id, older, newer int64
+		err := r.Scan(&id, &older, &newer)
+		for _, fact := range []int64{older, newer} {
+			if f := at[fact]; f != nil {
+				f.Conflict = id
 			}
 		}
+		return err
+	}, `SELECT id, older, newer FROM memory_conflicts WHERE outcome = ''`)
+	if err != nil {
+		return nil, err
 	}
 	return all, nil
 }
 
 func (s *Service) conflicts(ctx context.Context) ([]Conflict, error) {
 	type row struct{ id, older, newer, opened int64 }
-	rows, err := collect(ctx, s.DB.Read(), func(r *sql.Rows) (x row, err error) { return x, r.Scan(&x.id, &x.older, &x.newer, &x.opened) },
-		`SELECT id, older, newer, opened_at FROM memory_conflicts WHERE outcome = '' ORDER BY id`)
+	rows, err := db.All(ctx, s.DB.Read(), "read memory", func(r *sql.Rows) (x row, err error) {
+		err = r.Scan(&x.id, &x.older, &x.newer, &x.opened)
+		return x, err
+	}, `SELECT id, older, newer, opened_at FROM memory_conflicts WHERE outcome = '' ORDER BY id`)
 	if err != nil {
 		return nil, err
 	}
@@ -316,12 +319,11 @@ func (s *Service) keepAnswer(ctx context.Context, message int64, key, answer str
 
 // chatsSeen is when each conversation had changed last when it was read to its end.
 func (s *Service) chatsSeen(ctx context.Context) (map[int64]time.Time, error) {
-	rows, err := collect(ctx, s.DB.Read(), func(r *sql.Rows) (p [2]int64, err error) { return p, r.Scan(&p[0], &p[1]) }, `SELECT chat, seen FROM memory_chats`)
-	all := map[int64]time.Time{}
-	for _, p := range rows {
-		all[p[0]] = time.UnixMilli(p[1])
-	}
-	return all, err
+	return db.Map(ctx, s.DB.Read(), "read memory", func(r *sql.Rows) (chat int64, at time.Time, err error) {
+		var ms int64
+		err = r.Scan(&chat, &ms)
+		return chat, time.UnixMilli(ms), err
+	}, `SELECT chat, seen FROM memory_chats`)
 }
 
 func (s *Service) seen(ctx context.Context, all map[int64]time.Time) error {
@@ -340,12 +342,10 @@ func (s *Service) seen(ctx context.Context, all map[int64]time.Time) error {
 
 // readBefore are the messages of a conversation that were read.
 func (s *Service) readBefore(ctx context.Context, chat int64) (map[int64]bool, error) {
-	rows, err := collect(ctx, s.DB.Read(), number, `SELECT message FROM memory_read WHERE chat = ?`, chat)
-	all := map[int64]bool{}
-	for _, id := range rows {
-		all[id] = true
-	}
-	return all, err
+	return db.Map(ctx, s.DB.Read(), "read memory", func(r *sql.Rows) (id int64, read bool, err error) {
+		err = r.Scan(&id)
+		return id, true, err
+	}, `SELECT message FROM memory_read WHERE chat = ?`, chat)
 }
 
 // conceal makes the facts private that rest on a message, unless others say the same.
@@ -361,7 +361,7 @@ func (s *Service) conceal(ctx context.Context, message int64) error {
 
 // unindexed are the facts of which the index does not have the last word.
 func (s *Service) unindexed(ctx context.Context) ([]Fact, error) {
-	ids, err := collect(ctx, s.DB.Read(), number, `SELECT id FROM memory_facts WHERE indexed <> rev AND state <> 'forgetting' ORDER BY id`)
+	ids, err := db.All(ctx, s.DB.Read(), "read memory", db.Column[int64], `SELECT id FROM memory_facts WHERE indexed <> rev AND state <> 'forgetting' ORDER BY id`)
 	if err != nil || len(ids) == 0 {
 		return nil, err
 	}
@@ -389,7 +389,7 @@ func (s *Service) markIndexed(ctx context.Context, all []Fact) error {
 
 // messages are all that facts rest on, and all that were read.
 func (s *Service) messages(ctx context.Context) ([]int64, error) {
-	return collect(ctx, s.DB.Read(), number, `SELECT message FROM memory_sources UNION SELECT message FROM memory_read UNION SELECT message FROM memory_answers`)
+	return db.All(ctx, s.DB.Read(), "read memory", db.Column[int64], `SELECT message FROM memory_sources UNION SELECT message FROM memory_read UNION SELECT message FROM memory_answers`)
 }
 
 // lose removes what rests on messages that are gone, and returns the facts that then rest on nothing.
@@ -397,7 +397,8 @@ func (s *Service) lose(ctx context.Context, gone []int64) (bare []int64, err err
 	err = s.DB.Tx(ctx, func(tx *transaction) error {
 		bare = nil
 		for batch := range slices.Chunk(gone, 500) {
-			in, args := `(`+marksFor(batch)+`)`, anys(batch)
+			marks, args := db.In(batch)
+			in := `(` + marks + `)`
 			var words int // of facts, that are in the files
 			if err := tx.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM memory_sources WHERE message IN `+in+`) + (SELECT count(*) FROM memory_answers WHERE message IN `+in+`)`,
 				append(args, args...)...).Scan(&words); err != nil {
@@ -408,7 +409,7 @@ func (s *Service) lose(ctx context.Context, gone []int64) (bare []int64, err err
 					return err
 				}
 			}
-			some, err := collect(ctx, tx, number, `SELECT DISTINCT s.fact FROM memory_sources s JOIN memory_facts f ON f.id = s.fact WHERE f.origin <> 'added' AND f.state <> 'forgetting'
+			some, err := db.All(ctx, tx, "read memory", db.Column[int64], `SELECT DISTINCT s.fact FROM memory_sources s JOIN memory_facts f ON f.id = s.fact WHERE f.origin <> 'added' AND f.state <> 'forgetting'
 				AND s.message IN `+in+` AND NOT EXISTS (SELECT 1 FROM memory_sources o WHERE o.fact = s.fact AND o.message NOT IN `+in+`)`, append(args, args...)...)
 			if err != nil {
 				return err
@@ -443,7 +444,7 @@ func markForgetting(ctx context.Context, tx *transaction, ids []int64) error {
 
 // said before are the texts that a fact had.
 func (s *Service) formerly(ctx context.Context, fact int64) ([]string, error) {
-	return collect(ctx, s.DB.Read(), func(r *sql.Rows) (t string, err error) { return t, r.Scan(&t) }, `SELECT before FROM memory_changes WHERE fact = ? AND before <> ''`, fact)
+	return db.All(ctx, s.DB.Read(), "read memory", db.Column[string], `SELECT before FROM memory_changes WHERE fact = ? AND before <> ''`, fact)
 }
 
 // remove deletes facts with all that belongs to them.
@@ -486,34 +487,4 @@ func change(ctx context.Context, tx *transaction, query string, args ...any) err
 		return fmt.Errorf("write memory: %w", err)
 	}
 	return nil
-}
-
-func number(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) }
-
-// collect reads all rows of a query.
-func collect[T any](ctx context.Context, q querier, scan func(*sql.Rows) (T, error), query string, args ...any) ([]T, error) {
-	rows, err := q.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read memory: %w", err)
-	}
-	defer rows.Close()
-	var all []T
-	for rows.Next() {
-		x, err := scan(rows)
-		if err != nil {
-			return nil, fmt.Errorf("read memory: %w", err)
-		}
-		all = append(all, x)
-	}
-	return all, rows.Err()
-}
-
-func marksFor(ids []int64) string { return strings.TrimSuffix(strings.Repeat("?,", len(ids)), ",") }
-
-func anys(ids []int64) []any {
-	out := make([]any, len(ids))
-	for i, id := range ids {
-		out[i] = id
-	}
-	return out
 }

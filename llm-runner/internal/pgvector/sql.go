@@ -64,11 +64,6 @@ func enable(ctx context.Context, d *db.DB) error {
 	return err
 }
 
-// queryer reads, in a transaction or outside.
-type queryer interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
 // serving returns the collection that serves; 0: none does.
 func serving(ctx context.Context, d *db.DB, place, name string) (id int64, s vector.Stamp, err error) {
 	err = d.Read().QueryRowContext(ctx, `SELECT id, model, dimensions, prefix FROM pgvector_collections WHERE place = ? AND name = ? AND serving`,
@@ -80,7 +75,7 @@ func serving(ctx context.Context, d *db.DB, place, name string) (id int64, s vec
 }
 
 // find returns the collection of a stamp; 0: there is none.
-func find(ctx context.Context, q queryer, place, name string, s vector.Stamp) (id int64, err error) {
+func find(ctx context.Context, q db.Querier, place, name string, s vector.Stamp) (id int64, err error) {
 	err = q.QueryRowContext(ctx, `SELECT id FROM pgvector_collections WHERE place = ? AND name = ? AND model = ? AND dimensions = ? AND prefix = ?`,
 		place, name, s.Model, s.Dimensions, s.Prefix).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -90,7 +85,7 @@ func find(ctx context.Context, q queryer, place, name string, s vector.Stamp) (i
 }
 
 // there is vector.ErrClosed when the collection was switched away from.
-func there(ctx context.Context, q queryer, id int64) error {
+func there(ctx context.Context, q db.Querier, id int64) error {
 	var have bool
 	err := q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM pgvector_collections WHERE id = ?)`, id).Scan(&have)
 	if err == nil && !have {
@@ -130,20 +125,8 @@ func create(ctx context.Context, tx *sql.Tx, place, name string, s vector.Stamp)
 
 // serve has one collection of name serve, and removes the others.
 func serve(ctx context.Context, tx *sql.Tx, place, name string, id int64) error {
-	rows, err := tx.QueryContext(ctx, `DELETE FROM pgvector_collections WHERE place = ? AND name = ? AND id <> ? RETURNING id`, place, name, id)
+	others, err := db.All(ctx, tx, "", db.Column[int64], `DELETE FROM pgvector_collections WHERE place = ? AND name = ? AND id <> ? RETURNING id`, place, name, id)
 	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	var others []int64
-	for rows.Next() {
-		var other int64
-		if err := rows.Scan(&other); err != nil {
-			return err
-		}
-		others = append(others, other)
-	}
-	if err := rows.Err(); err != nil {
 		return err
 	}
 	for _, other := range others {
@@ -229,26 +212,15 @@ func putDocuments(ctx context.Context, tx *sql.Tx, collection int64, entries []v
 		}
 		modified = append(modified, at)
 	}
-	rows, err := tx.QueryContext(ctx, `INSERT INTO pgvector_documents (collection, key, name, version, type, tags, modified, points)
+	return db.Map(ctx, tx, "", func(row *sql.Rows) (k string, id int64, err error) {
+		err = row.Scan(&k, &id)
+		return k, id, err
+	}, `INSERT INTO pgvector_documents (collection, key, name, version, type, tags, modified, points)
 		SELECT ?::bigint, k, n, v, t, g::jsonb, m, p
 		FROM unnest(?::text[], ?::bytea[], ?::text[], ?::text[], ?::text[], ?::bigint[], ?::bigint[]) AS x (k, n, v, t, g, m, p)
 		ON CONFLICT (collection, key) DO UPDATE SET version = excluded.version, type = excluded.type, tags = excluded.tags,
 		modified = excluded.modified, points = excluded.points RETURNING key, id`,
 		collection, ks, names, versions, types, tags, modified, points)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	ids := map[string]int64{}
-	for rows.Next() {
-		var k string
-		var id int64
-		if err := rows.Scan(&k, &id); err != nil {
-			return nil, err
-		}
-		ids[k] = id
-	}
-	return ids, rows.Err()
 }
 
 // putPoints writes points, each of a document. An id that another document had goes over.
@@ -282,22 +254,15 @@ func remove(ctx context.Context, tx *sql.Tx, collection int64, names []string) e
 
 // documents returns what is there, by name.
 func documents(ctx context.Context, d *db.DB, collection int64) ([]vector.Document, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT name, version, type, tags, modified, points FROM pgvector_documents WHERE collection = ? ORDER BY name`, collection)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	all := []vector.Document{}
-	for rows.Next() {
-		var x vector.Document
+	return db.All(ctx, d.Read(), "", func(row *sql.Rows) (x vector.Document, err error) {
 		var name, tags []byte
 		var modified sql.NullInt64
-		if err := rows.Scan(&name, &x.Version, &x.Type, &tags, &modified, &x.Points); err != nil {
-			return nil, err
+		if err := row.Scan(&name, &x.Version, &x.Type, &tags, &modified, &x.Points); err != nil {
+			return x, err
 		}
 		x.Name = string(name)
 		if err := json.Unmarshal(tags, &x.Tags); err != nil {
-			return nil, fmt.Errorf("read tags of %q: %w", x.Name, err)
+			return x, fmt.Errorf("read tags of %q: %w", x.Name, err)
 		}
 		if len(x.Tags) == 0 {
 			x.Tags = nil
@@ -305,9 +270,8 @@ func documents(ctx context.Context, d *db.DB, collection int64) ([]vector.Docume
 		if modified.Valid {
 			x.Modified = time.UnixMilli(modified.Int64).UTC()
 		}
-		all = append(all, x)
-	}
-	return all, rows.Err()
+		return x, nil
+	}, `SELECT name, version, type, tags, modified, points FROM pgvector_documents WHERE collection = ? ORDER BY name`, collection)
 }
 
 // nearest returns the points nearest to q, in one statement: it sees a document before a change or after it.
@@ -319,29 +283,20 @@ func nearest(ctx context.Context, d *db.DB, collection int64, q vector.Query) ([
 		where = ` WHERE document IN (SELECT id FROM pgvector_documents WHERE collection = ?` + conditions + `)`
 		args = append(append(args, collection), more...)
 	}
-	rows, err := d.Read().QueryContext(ctx, `SELECT p.id, d.name, p.distance FROM (
+	hits, err := db.All(ctx, d.Read(), "", func(row *sql.Rows) (h vector.Hit, err error) {
+		var id int64
+		var name []byte
+		var distance float64
+		err = row.Scan(&id, &name, &distance)
+		h.ID, h.Document, h.Score = unsigned(id), string(name), float32(1-distance)
+		return h, err
+	}, `SELECT p.id, d.name, p.distance FROM (
 		SELECT id, document, vector <=> ?::vector AS distance FROM `+table(collection)+where+` ORDER BY distance, id LIMIT ?) AS p
 		JOIN pgvector_documents AS d ON d.id = p.document`, append(args, q.Limit)...)
 	if is(err, undefinedTable) {
 		return nil, errors.Join(vector.ErrClosed, err)
 	}
 	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	hits := []vector.Hit{}
-	for rows.Next() {
-		var h vector.Hit
-		var id int64
-		var name []byte
-		var distance float64
-		if err := rows.Scan(&id, &name, &distance); err != nil {
-			return nil, err
-		}
-		h.ID, h.Document, h.Score = unsigned(id), string(name), float32(1-distance)
-		hits = append(hits, h)
-	}
-	if err := rows.Err(); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(hits, func(a, b vector.Hit) int { return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(a.ID, b.ID)) })

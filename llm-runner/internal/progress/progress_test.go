@@ -234,6 +234,7 @@ func TestALinkIsNotReplacedByAFile(t *testing.T) {
 }
 
 func TestEachDaysNumbersAreKept(t *testing.T) {
+	day := time.Now().Format(time.DateOnly)
 	s, _ := newService(t, garden)
 	for range 2 {
 		if _, err := s.Board(t.Context()); err != nil {
@@ -248,6 +249,9 @@ func TestEachDaysNumbersAreKept(t *testing.T) {
 		t.Fatalf("%+v, %v", b, err)
 	}
 	days, err := s.History(t.Context(), "garden.md", time.Now().AddDate(0, 0, -1))
+	if time.Now().Format(time.DateOnly) != day {
+		t.Skip("midnight came meanwhile")
+	}
 	if err != nil || len(days) != 1 || days[0].Done != 3 || days[0].Total != 4 {
 		t.Errorf("%+v, %v", days, err)
 	}

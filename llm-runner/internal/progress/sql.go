@@ -34,18 +34,8 @@ func remember(ctx context.Context, d *db.DB, days map[string]Day) error {
 
 // history returns the days of a project from a day on, oldest first.
 func history(ctx context.Context, d *db.DB, path, from string) ([]Day, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT day, done, total FROM progress_days WHERE path = ? AND day >= ? ORDER BY day`, path, from)
-	if err != nil {
-		return nil, fmt.Errorf("read progress: %w", err)
-	}
-	defer rows.Close()
-	all := []Day{}
-	for rows.Next() {
-		var x Day
-		if err := rows.Scan(&x.Day, &x.Done, &x.Total); err != nil {
-			return nil, fmt.Errorf("read progress: %w", err)
-		}
-		all = append(all, x)
-	}
-	return all, rows.Err()
+	return db.All(ctx, d.Read(), "read progress", func(row *sql.Rows) (x Day, err error) {
+		err = row.Scan(&x.Day, &x.Done, &x.Total)
+		return x, err
+	}, `SELECT day, done, total FROM progress_days WHERE path = ? AND day >= ? ORDER BY day`, path, from)
 }

@@ -7,6 +7,7 @@
 package qdrant
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,12 +47,7 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (c Config) url() string {
-	if c.URL == "" {
-		return DefaultURL
-	}
-	return c.URL
-}
+func (c Config) url() string { return cmp.Or(c.URL, DefaultURL) }
 
 // A Store keeps collections on one server. It is safe for concurrent use, also by several processes.
 type Store struct {

@@ -58,10 +58,11 @@ type Room struct {
 	Until     time.Time // UTC, never zero when not OK
 }
 
-// A Standing is a limit as it is now, and when it is used up if use goes on as it did of late; nil where it is not, or
-// where room comes back first.
+// A Standing is a limit as it is now: how much of it is used, unknown where its size is, and when it is used up if use goes on as
+// it did of late; nil where it is not, or where room comes back first.
 type Standing struct {
 	llm.Limit
+	Used        llm.Count  `json:"used"`
 	ExhaustedAt *time.Time `json:"exhausted_at"`
 }
 
@@ -138,18 +139,21 @@ func (b *Book) add(x *bucket) {
 }
 
 // Configure takes limits that the operator knows. They begin the count of a provider that has told nothing yet; what it tells
-// corrects them.
+// corrects them, until the operator says something else.
 func (b *Book) Configure(provider string, limits []llm.Limit, now time.Time) {
-	b.mu.Lock()
-	for i := range limits {
-		for _, x := range b.accounts[provider] {
-			if l := &limits[i]; x.known && x.model == l.Model && x.dimension == l.Dimension {
+	b.with(provider, now, func(t int64) {
+		for _, l := range limits {
+			x, said := b.bucket(provider, l.Model, l.Dimension), l.Max
+			if x.known {
 				l.Refill, l.Counts = x.refill, x.counts
+				if x.configured == said {
+					l.Max = llm.Known(x.most)
+				}
 			}
+			b.learn(provider, []llm.Limit{l}, t, now, nil)
+			x.configured = said
 		}
-	}
-	b.mu.Unlock()
-	b.Learn(provider, limits, now)
+	})
 }
 
 // Learn takes limits that a provider told. One without a Model is of the provider's whole account.

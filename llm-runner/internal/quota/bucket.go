@@ -21,6 +21,8 @@ type bucket struct {
 	most   int64
 	left   llm.Count // as it was told, where most is not known
 
+	configured llm.Count // most, as the operator said last
+
 	used   float64
 	uses   []use // Rolling: what makes up used, oldest first
 	at     int64 // when used was last brought up to date
@@ -408,7 +410,8 @@ func (b *bucket) standing(t int64, now time.Time) Standing {
 	wall := func(at int64) time.Time { return now.Add(time.Duration(at - t)).UTC() }
 	if b.known {
 		s.Max = llm.Known(b.most)
-		s.Remaining = llm.Known(min(max(b.most-int64(math.Ceil(b.used-1e-6)), 0), b.most))
+		s.Used = llm.Known(min(max(int64(math.Ceil(b.used-1e-6)), 0), b.most))
+		s.Remaining = llm.Known(b.most - s.Used.Or(0))
 	} else if b.closed == 0 && b.left.Or(1) == 0 {
 		s.Remaining = llm.Count{} // it has come back, nobody knows how much
 	}

@@ -97,6 +97,7 @@ func (b *Book) take(all []*bucket, t int64) {
 		was := *x
 		x.refill, x.counts, x.most, x.known, x.used, x.uses = fresh.refill, fresh.counts, fresh.most, fresh.known, fresh.used, fresh.uses
 		x.at, x.reset, x.closed, x.seen, x.others = fresh.at, fresh.reset, fresh.closed, fresh.seen, fresh.others
+		x.configured = fresh.configured
 		if was.dirty {
 			x.refresh(t)
 			x.closed = max(x.closed, was.closed)

@@ -89,9 +89,31 @@ func TestAConfiguredLimitBeginsTheCountAndIsCorrected(t *testing.T) {
 	if _, room := b.Reserve("p", "m", Cost{}, now); !room.OK {
 		t.Errorf("%+v", room)
 	}
-	// Configured again at the next start, it changes the size and not the way in which room comes back.
-	b.Configure("p", []llm.Limit{{Dimension: llm.RequestsPerMinute, Model: "m", Refill: llm.Rolling, Max: llm.Known(30)}}, now)
-	if s := b.Standings("p", now); len(s) != 1 || s[0].Refill != llm.Continuous || s[0].Max.Or(0) != 30 {
-		t.Errorf("%+v", s)
+}
+
+func TestWhatWasLearnedIsKeptUntilTheOperatorSaysSomethingElse(t *testing.T) {
+	d, err := db.Open(t.Context(), filepath.Join(t.TempDir(), db.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	now := time.Now()
+	for _, start := range []struct{ configured, most int64 }{{2, 2}, {2, 60}, {2, 60}, {30, 30}, {30, 60}, {2, 2}} {
+		b, err := Open(t.Context(), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Configure("p", []llm.Limit{{Dimension: llm.RequestsPerMinute, Model: "m", Refill: llm.Rolling, Max: llm.Known(start.configured)}}, now)
+		if s := b.Standings("p", now); len(s) != 1 || s[0].Max.Or(0) != start.most {
+			t.Errorf("configured as %d: %+v, want %d", start.configured, s, start.most)
+		}
+		// The provider tells of another size and of another way in which room comes back.
+		b.Learn("p", []llm.Limit{{Dimension: llm.RequestsPerMinute, Model: "m", Refill: llm.Continuous, Max: llm.Known(60), Remaining: llm.Known(58), Reset: now.Add(2 * time.Second)}}, now)
+		if s := b.Standings("p", now); s[0].Refill != llm.Continuous || s[0].Max.Or(0) != 60 {
+			t.Errorf("learned %+v", s)
+		}
+		if err := b.flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

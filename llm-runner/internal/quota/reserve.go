@@ -227,6 +227,34 @@ func (r *Reservation) Release(now time.Time) {
 	r.book.with(r.provider, now, r.release)
 }
 
+// Oversized returns the limit whose whole room is less than the request asks for, where the provider refused it for that: it says
+// that next to nothing was used, or nothing was by what is counted here and the estimate is far above the limit. Such a
+// request is refused at all times.
+func (r *Reservation) Oversized(limits []llm.Limit) (llm.Limit, bool) {
+	if r == nil {
+		return llm.Limit{}, false
+	}
+	r.book.mu.Lock()
+	defer r.book.mu.Unlock()
+	for _, l := range limits {
+		for _, k := range r.takes {
+			x := k.bucket
+			if !l.Exhausted || x.dimension != l.Dimension || x.model != l.Model || !x.known || x.most <= 0 || x.unit == "requests" || x.counts&llm.Repeats != 0 {
+				continue
+			}
+			asked, most := k.all, float64(x.most)
+			if x.counts&llm.TakesMax == 0 {
+				asked -= k.output // that is a guess, and counts when it is made
+			}
+			left := float64(l.Remaining.Or(0))
+			if float64(asked) >= most/2 && left >= 0.95*most || float64(asked) >= 1.5*most && left == 0 && x.used-float64(k.all) < most/100 {
+				return llm.Limit{Dimension: x.dimension, Model: x.model, Max: llm.Known(x.most)}, true
+			}
+		}
+	}
+	return llm.Limit{}, false
+}
+
 // Refused ends a request that the provider refused with e, of kind Quota or Overload, and returns when to come back; see
 // Book.Refused. What it gives back is never seen without what the refusal tells: else, of many that wait, the next would be
 // sent into the same refusal, and the next after it.

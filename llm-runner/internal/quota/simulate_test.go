@@ -23,6 +23,8 @@ type rule struct {
 }
 
 type gauge struct {
+	began time.Time
+	days  map[time.Duration]float64 // used on each day since
 	rule
 	per   time.Duration
 	used  float64
@@ -80,6 +82,10 @@ func midnightAfter(t time.Time) time.Time {
 func (g *gauge) add(now time.Time, n float64) {
 	g.used = math.Max(0, g.used+n)
 	g.total += n
+	if g.days == nil {
+		g.days = map[time.Duration]float64{}
+	}
+	g.days[now.Sub(g.began)/(24*time.Hour)] += n
 	if g.shape == "rolling" {
 		g.list = append(g.list, stamp{now, n})
 	}
@@ -201,7 +207,7 @@ func (w *world) run() (work float64) {
 		return truth.Sub(first)
 	}
 	for _, r := range w.rules {
-		g := &gauge{rule: r, per: time.Minute, at: w.start}
+		g := &gauge{rule: r, per: time.Minute, at: w.start, began: w.start}
 		if r.dimension == llm.RequestsPerDay || r.dimension == llm.TokensPerDay {
 			g.per = 24 * time.Hour
 		}
@@ -399,6 +405,15 @@ func TestASaturatedStreamUsesWhatThereIsAndIsHardlyEverRefused(t *testing.T) {
 			}
 			if work < w.least {
 				t.Errorf("less than %g of the optimum", w.least)
+			}
+			for day := time.Duration(1); day < w.length/(24*time.Hour); day++ { // the first teaches
+				of := 0.0
+				for _, g := range w.gauges {
+					of = math.Max(of, g.days[day]/(float64(g.max)*float64(24*time.Hour)/float64(g.per)))
+				}
+				if of < 0.97 {
+					t.Errorf("%.4f of the optimum on day %d", of, day+1)
+				}
 			}
 			// One in a hundred minutes: requests overtake each other on their way, so the last one of a minute can be one too many.
 			if allowed := len(w.rules)*w.workers + int(w.length.Minutes())/100 + w.excused; all > allowed {

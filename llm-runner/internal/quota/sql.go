@@ -10,54 +10,39 @@ import (
 	"home.arpa/lab/llm-runner/internal/llm"
 )
 
-const columns = `provider, model, dimension, refill, counts, most, used, uses, at, reset_at, closed, seen`
+const columns = `provider, model, dimension, refill, counts, most, used, uses, at, reset_at, closed, seen, configured`
 
 // load reads all buckets.
 func load(ctx context.Context, d *db.DB) ([]*bucket, error) {
 	return query(ctx, d.Read(), `SELECT `+columns+`, 0 FROM quota_buckets`)
 }
 
-// querier is a transaction or the read pool.
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
 // loadShared reads the buckets of a provider, or of all for "", with what others than a process have reserved of them since a
 // time.
-func loadShared(ctx context.Context, q querier, provider, worker string, since int64) ([]*bucket, error) {
+func loadShared(ctx context.Context, q db.Querier, provider, worker string, since int64) ([]*bucket, error) {
 	return query(ctx, q, `SELECT `+columns+`, coalesce((SELECT sum(r.amount) FROM quota_reserved r WHERE r.provider = b.provider AND
 		r.model = b.model AND r.dimension = b.dimension AND r.worker <> ? AND r.at > ?), 0) FROM quota_buckets b WHERE ? IN ('', provider)`,
 		worker, since, provider)
 }
 
-func query(ctx context.Context, q querier, query string, args ...any) ([]*bucket, error) {
-	rows, err := q.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read quota: %w", err)
-	}
-	defer rows.Close()
-	var all []*bucket
-	for rows.Next() {
+func query(ctx context.Context, q db.Querier, query string, args ...any) ([]*bucket, error) {
+	return db.All(ctx, q, "read quota", func(row *sql.Rows) (*bucket, error) {
 		var provider, model, dimension, uses string
-		var most sql.NullInt64
+		var most, configured sql.NullInt64
 		x := &bucket{}
-		if err := rows.Scan(&provider, &model, &dimension, &x.refill, &x.counts, &most, &x.used, &uses, &x.at, &x.reset, &x.closed,
-			&x.seen, &x.others); err != nil {
-			return nil, fmt.Errorf("read quota: %w", err)
+		if err := row.Scan(&provider, &model, &dimension, &x.refill, &x.counts, &most, &x.used, &uses, &x.at, &x.reset, &x.closed,
+			&x.seen, &configured, &x.others); err != nil {
+			return nil, err
 		}
 		if err := json.Unmarshal([]byte(uses), &x.uses); err != nil {
-			return nil, fmt.Errorf("read quota of %s: %w", provider, err)
+			return nil, fmt.Errorf("%s: %w", provider, err)
 		}
 		b := newBucket(provider, model, dimension)
 		b.refill, b.counts, b.most, b.known = x.refill, x.counts, most.Int64, most.Valid
 		b.used, b.uses, b.at, b.reset, b.closed, b.seen, b.others = x.used, x.uses, x.at, x.reset, x.closed, x.seen, x.others
-		all = append(all, b)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read quota: %w", err)
-	}
-	return all, nil
+		b.configured = db.Count(configured)
+		return b, nil
+	}, query, args...)
 }
 
 // save writes buckets in one transaction.
@@ -81,10 +66,11 @@ func saveBucket(ctx context.Context, tx *sql.Tx, b *bucket) error {
 	if b.known {
 		most = llm.Known(b.most)
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO quota_buckets (`+columns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)
+	if _, err := tx.ExecContext(ctx, `INSERT INTO quota_buckets (`+columns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (provider, model, dimension) DO UPDATE SET refill = excluded.refill, counts = excluded.counts, most = excluded.most,
-		used = excluded.used, uses = excluded.uses, at = excluded.at, reset_at = excluded.reset_at, closed = excluded.closed, seen = excluded.seen`,
-		b.provider, b.model, b.dimension, b.refill, b.counts, most.Ptr(), b.used, string(uses), b.at, b.reset, b.closed, int64(b.seen)); err != nil { //nolint:gosec // a time
+		used = excluded.used, uses = excluded.uses, at = excluded.at, reset_at = excluded.reset_at, closed = excluded.closed, seen = excluded.seen,
+		configured = excluded.configured`,
+		b.provider, b.model, b.dimension, b.refill, b.counts, most.Ptr(), b.used, string(uses), b.at, b.reset, b.closed, int64(b.seen), b.configured.Ptr()); err != nil { //nolint:gosec // a time
 		return fmt.Errorf("write quota: %w", err)
 	}
 	return nil
@@ -109,7 +95,7 @@ func forgetReserved(ctx context.Context, d *db.DB, worker string, before int64) 
 }
 
 // databaseClock is the time of a shared database's server in unix nanoseconds.
-func databaseClock(ctx context.Context, q querier) (t int64, err error) {
+func databaseClock(ctx context.Context, q db.Querier) (t int64, err error) {
 	if err := q.QueryRowContext(ctx, `SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT) * 1000`).Scan(&t); err != nil {
 		return 0, fmt.Errorf("read the database's clock: %w", err)
 	}

@@ -44,6 +44,9 @@ type Ask struct {
 	// Cost is what the request is expected to use of rate limits; the zero value is one request of unknown size. It does
 	// not change who answers.
 	Cost quota.Cost
+	// Wait is how long the caller waits for an answer to begin, as far as it is known; 0: not at all. It does not change who is decided on,
+	// see Do.
+	Wait time.Duration
 }
 
 // A Readiness says whether a target can answer now, and if not, why and until when (zero: nobody knows).
@@ -61,6 +64,7 @@ type Hold struct {
 	Reason string     `json:"reason"`
 	Until  *time.Time `json:"until"`
 	Kind   llm.Kind   `json:"-"`
+	Target Target     `json:"-"` // that is waited for: where several are, the one that can answer first
 	// Dimension is the limit that is used up; "" where it is none, or not known which.
 	Dimension string `json:"dimension,omitempty"`
 }
@@ -73,6 +77,8 @@ type Decision struct {
 	Rule    string   `json:"rule"`
 	Why     string   `json:"why"`
 	Hold    *Hold    `json:"hold,omitempty"`
+
+	passed []Hold // why those of the row before and between Targets cannot answer now; where RuleFallback, the first is the row's own
 }
 
 // The rules of a Decision.
@@ -218,15 +224,13 @@ func (t *Table) names() []string {
 // hold where none is.
 func (t *Table) settle(d *Decision, row Entry, ready func(Target) Readiness) {
 	var all, can []Target
-	var hold *Hold
 	for seen := []string{d.Model}; ; {
 		if row.Provider != "" && !slices.Contains(all, row.Target) {
 			all = append(all, row.Target)
-			r := ready(row.Target)
-			if r.Ready {
+			if r := ready(row.Target); r.Ready {
 				can = append(can, row.Target)
 			} else {
-				hold = sooner(hold, r)
+				d.passed = append(d.passed, r.hold(row.Target))
 			}
 		}
 		next := row.Fallback
@@ -240,26 +244,32 @@ func (t *Table) settle(d *Decision, row Entry, ready func(Target) Readiness) {
 	case len(all) == 0:
 		d.Targets, d.Hold = []Target{}, &Hold{Kind: llm.Unavailable, Reason: "no provider is configured or found that could answer"}
 	case len(can) == 0:
-		d.Targets, d.Hold = all, hold
-		d.Why += "; " + hold.Reason
+		d.Targets, d.Hold = all, soonest(d.passed)
+		d.Why += "; " + d.Hold.Reason
 	case can[0] != all[0]:
-		r := ready(all[0])
 		d.Targets, d.Rule = can, RuleFallback
-		d.Why += fmt.Sprintf("; %s, so its fallback %s answers", r.Reason, can[0])
+		d.Why += fmt.Sprintf("; %s, so its fallback %s answers", d.passed[0].Reason, can[0])
 	default:
 		d.Targets = can
 	}
 }
 
-// sooner returns the hold that ends first; one whose end nobody knows counts as last.
-func sooner(h *Hold, r Readiness) *Hold {
-	n := &Hold{Reason: r.Reason, Kind: r.Kind, Dimension: r.Dimension}
+// hold is why a target cannot answer now.
+func (r Readiness) hold(t Target) Hold {
+	h := Hold{Reason: r.Reason, Kind: r.Kind, Target: t, Dimension: r.Dimension}
 	if !r.Until.IsZero() {
 		until := r.Until.UTC()
-		n.Until = &until
-	}
-	if h == nil || n.Until != nil && (h.Until == nil || n.Until.Before(*h.Until)) {
-		return n
+		h.Until = &until
 	}
 	return h
+}
+
+// soonest returns the hold that ends first; one whose end nobody knows counts as last. nil of none.
+func soonest(all []Hold) (first *Hold) {
+	for i := range all {
+		if h := &all[i]; first == nil || h.Until != nil && (first.Until == nil || h.Until.Before(*first.Until)) {
+			first = h
+		}
+	}
+	return first
 }

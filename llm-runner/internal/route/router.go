@@ -4,14 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"log/slog"
-	"math/rand/v2"
-	"net/http"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
@@ -122,7 +118,10 @@ func (r *Router) Turn(provider, model string, bytes, ahead int) time.Time {
 // Lane is the provider that would answer a request now, or that it would wait for; "" where there is none.
 func (r *Router) Lane(req llm.Request) string {
 	d := r.Decide(Ask{Model: req.Model, Project: req.Project, Requires: req.Requires})
-	if len(d.Targets) == 0 {
+	switch {
+	case d.Hold != nil:
+		return d.Hold.Target.Provider
+	case len(d.Targets) == 0:
 		return ""
 	}
 	return d.Targets[0].Provider
@@ -216,81 +215,45 @@ func (a *Attempt) Learn(limits []llm.Limit) {
 
 // Do decides and calls try for one target after another, until one has begun to answer or cannot be replaced. A target that
 // had a hiccup is tried once more, where somebody waits for the answer. Around each call stand: a place in the provider's line, room taken from its rate limits, a ledger row on disk before, its completion after. Errors of kind
-// Quota, Overload and Unavailable before the first byte come back as *llm.BusyError unless a named fallback answers.
+// Quota, Overload and Unavailable before the first byte come back as *llm.BusyError unless a named fallback answers; of several,
+// the one that ends first. What a fallback fails at is not the last word while another target only has to be waited for. A
+// fallback does not answer for a target whose limit has room again within a moment that the caller waits for.
 func (r *Router) Do(ctx context.Context, ask Ask, purpose string, try func(context.Context, *Attempt) error) error {
 	d := r.Decide(ask)
+	waited := d.Hold == nil && d.Rule == RuleFallback && d.passed[0].Until != nil && roomSoon(ctx, ask, d.passed[0].Kind, *d.passed[0].Until)
+	if waited {
+		d = r.Decide(ask)
+	}
 	if d.Hold != nil {
 		if ask.Requires != "" && r.member[ask.Requires] == nil { // waiting would not help
 			return &llm.Error{Kind: llm.BadRequest, Model: ask.Model, Message: fmt.Sprintf("there is no provider %q to require; see llm-runner models", ask.Requires)}
 		}
-		return busy(d)
+		return busy(*d.Hold)
 	}
-	var err error
+	o := outcome{}
+	for _, h := range d.passed {
+		o.add(busy(h))
+	}
 	for i, target := range d.Targets {
 		if i > 0 {
-			d.Rule, d.Why = RuleFallback, fmt.Sprintf("%s; %v, so its fallback %s answers", d.Why, err, target)
+			d.Rule, d.Why = RuleFallback, fmt.Sprintf("%s; %v, so its fallback %s answers", d.Why, o.last, target)
 		}
 		a := &Attempt{Decision: d, Target: target, router: r}
-		err = r.attempt(ctx, a, ask, purpose, try)
-		if waitedFor[purpose] && !a.started && hiccup(err) && aMoment(ctx) {
+		err := r.attempt(ctx, a, ask, purpose, try)
+		again := waitedFor[purpose] && hiccup(err) && !a.started && aMoment(ctx)
+		if !again && !waited && d.Rule != RuleFallback && len(d.Targets) > 1 && !a.started {
+			again = roomSoon(ctx, ask, llm.KindOf(err), told(err))
+		}
+		if again {
 			a = &Attempt{Decision: d, Target: target, router: r}
 			err = r.attempt(ctx, a, ask, purpose, try)
 		}
-		if err == nil || a.started || !replaceable(err) {
+		if err == nil || a.started || llm.KindOf(err) == llm.Cancelled || d.Rule != RuleFallback && !replaceable(err) {
 			return err
 		}
+		o.add(err)
 	}
-	return err
-}
-
-// replaceable says that another model may do what this one cannot do now, or can never do.
-func replaceable(err error) bool {
-	switch llm.KindOf(err) {
-	case llm.Quota, llm.Overload, llm.Unavailable:
-		return true
-	}
-	var e *llm.Error
-	return errors.As(err, &e) && e.TooLong
-}
-
-// hiccup says that the provider failed at once, or hung up, before it had begun to answer, and named no time to come back: the
-// same request may well succeed a moment later. Silence is no hiccup, for waiting twice as long helps nobody, and neither is a
-// 504, which is somebody else's silence. A machine on which nobody listens is down.
-func hiccup(err error) bool {
-	var e *llm.Error
-	if !errors.As(err, &e) || e.Kind != llm.Unavailable || e.Started || !e.Until.IsZero() {
-		return false
-	}
-	switch e.Status {
-	case http.StatusInternalServerError, http.StatusBadGateway:
-		return true
-	case 0:
-		return errors.Is(e.Err, io.EOF) || errors.Is(e.Err, syscall.ECONNRESET)
-	}
-	return false
-}
-
-// aMoment waits a little, of which a part is chance lest all who failed together come back together; false when ctx ends.
-func aMoment(ctx context.Context) bool {
-	t := time.NewTimer(200*time.Millisecond + rand.N(200*time.Millisecond))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-func busy(d Decision) error {
-	b := &llm.BusyError{Reason: d.Hold.Reason, Kind: d.Hold.Kind, Dimension: d.Hold.Dimension}
-	if d.Hold.Until != nil {
-		b.Until = *d.Hold.Until
-	}
-	if len(d.Targets) > 0 {
-		b.Provider, b.Model = d.Targets[0].Provider, d.Targets[0].Model
-	}
-	return b
+	return o.err()
 }
 
 // waitedFor are the purposes of requests whose answer somebody waits for now.
@@ -368,8 +331,19 @@ func (r *Router) conclude(ctx context.Context, m *member, a *Attempt, err error)
 		defer a.report(answered)
 	}
 	refused := e != nil && !a.started && (e.Kind == llm.Quota || e.Kind == llm.Overload) && ctx.Err() == nil
+	oversized := false
+	if refused && e.Kind == llm.Quota {
+		var l llm.Limit
+		if l, oversized = a.room.Oversized(e.Limits); oversized { // however long it waits
+			e = &llm.Error{Kind: llm.BadRequest, Provider: m.Name, Model: a.Target.Model, Status: e.Status, TooLong: true, Err: err,
+				Message: fmt.Sprintf("the request asks for more at once than the whole limit of %d %s; no wait makes room for it: shorten it, or give its row a fallback", l.Max.Or(0), l.Dimension)}
+			err, end.Err, refused = e, e, false
+		}
+	}
 	var until time.Time
 	switch {
+	case oversized:
+		a.room.Release(time.Now())
 	case refused:
 		until = a.room.Refused(e, time.Now())
 	case e != nil && !a.started && uncounted(e.Kind):
@@ -401,7 +375,7 @@ func (r *Router) conclude(ctx context.Context, m *member, a *Attempt, err error)
 	case e != nil && !a.started && e.Kind == llm.Unavailable:
 		end.Outcome = usage.Failed
 		m.heard(err)
-		err = &llm.BusyError{Provider: m.Name, Model: a.Target.Model, Kind: e.Kind, Reason: e.Error(), Err: e}
+		err = &llm.BusyError{Provider: m.Name, Model: a.Target.Model, Kind: e.Kind, Until: e.Until, Reason: e.Error(), Err: e}
 	default:
 		end.Outcome = usage.Failed
 		if e != nil && (e.Kind == llm.Auth || e.Kind == llm.Spend || e.Kind == llm.Unavailable) {
@@ -430,6 +404,9 @@ func uncounted(k llm.Kind) bool {
 func (r *Router) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
 	return func(yield func(llm.Event, error) bool) {
 		ask := Ask{Model: req.Model, Project: req.Project, Requires: req.Requires, Cost: costOf(&req)}
+		if waitedFor[req.Purpose] {
+			ask.Wait = moment
+		}
 		stopped := false
 		err := r.Do(ctx, ask, req.Purpose, func(ctx context.Context, a *Attempt) error {
 			upstream := req

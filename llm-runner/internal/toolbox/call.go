@@ -18,10 +18,13 @@ type Wish struct {
 	Step, Place int    // within Scope.Run
 	Tool        string //
 	Arguments   string // JSON, as the model wrote it
+	// Refused says, if it is not "", why the call is not made, whatever the policy says: it is written down all the same.
+	Refused string
 }
 
 // Submit writes a wish down and decides what the policy decides: the call is then approved, waiting or denied. A wish of a run
-// that was submitted before, by an earlier process too, is that call as it stands; one that was cut is approved again.
+// that was submitted before, by an earlier process too, is that call as it stands; one that was cut is approved again, and one for which nobody
+// had a word in time is refused.
 func (b *Box) Submit(ctx context.Context, w Wish) (Call, error) {
 	if w.Run != "" {
 		c, err := callAt(ctx, b.db.Read(), w.Run, w.Step, w.Place)
@@ -37,13 +40,10 @@ func (b *Box) Submit(ctx context.Context, w Wish) (Call, error) {
 		return Call{}, err
 	}
 	err := b.db.Tx(ctx, func(tx *transaction) (err error) {
-		if c.ID, err = insertCall(ctx, tx, c); err != nil {
+		if c.ID, err = insertCall(ctx, tx, c, b.db.Worker()); err != nil {
 			return err
 		}
-		if c.State == Waiting && b.config.Asked != nil {
-			return b.config.Asked(ctx, tx, c)
-		}
-		return nil
+		return b.asked(ctx, tx, c)
 	})
 	b.wake()
 	return c, err
@@ -62,12 +62,31 @@ func (b *Box) takeUp(ctx context.Context, c Call) (Call, error) {
 		c.IsError, c.Result = true, unverified
 	case Cut:
 		c.State = Approved
-	case Withdrawn: // it is wanted again
-		c.State = Waiting
+	case Withdrawn:
+		if c.Why == impatient { // to ask again would go on for ever
+			c.State, c.IsError, c.Result = Denied, true, "The person was asked and said nothing for a week. Go on without it, and say so."
+			break
+		}
+		c.State, c.Asked, c.Ended = Waiting, time.Now(), time.Time{} // it is wanted again
 	default:
 		return c, nil
 	}
-	return c, b.db.Tx(ctx, func(tx *transaction) error { return updateCall(ctx, tx, c, "") })
+	err := b.db.Tx(ctx, func(tx *transaction) error {
+		if err := updateCall(ctx, tx, c, ""); err != nil {
+			return err
+		}
+		return b.asked(ctx, tx, c)
+	})
+	b.wake()
+	return c, err
+}
+
+// asked tells that a call waits for a person, where it does.
+func (b *Box) asked(ctx context.Context, tx *transaction, c Call) error {
+	if c.State != Waiting || b.config.Asked == nil {
+		return nil
+	}
+	return b.config.Asked(ctx, tx, c)
 }
 
 // unverified is what a model is told of a call of which nobody knows what it has done.
@@ -81,6 +100,13 @@ func (b *Box) weigh(ctx context.Context, c *Call, w Wish) error {
 		c.Result, c.Decided, c.Ended = c.Why, c.Asked, c.Asked
 	}
 	c.Arguments, c.Policy = json.RawMessage("{}"), Deny
+	if w.Refused != "" {
+		if arguments, err := tidy(w.Arguments); err == nil {
+			c.Arguments = arguments
+		}
+		refuse(Denied, "%s", w.Refused)
+		return nil
+	}
 	t, ok := b.tool(w.Tool)
 	if !ok {
 		refuse(Denied, "there is no tool %q", w.Tool)
@@ -103,16 +129,19 @@ func (b *Box) weigh(ctx context.Context, c *Call, w Wish) error {
 		return nil
 	case e.Missing != "":
 		refuse(Denied, "%s cannot be used now: %s", t.Name, e.Missing)
+		if t.Server != "" { // what is wrong with it, it may have said itself
+			c.Result = wrap(t.Name, bound(c.Result, mostFault))
+		}
 		return nil
 	}
 	c.Arguments = arguments
+	var preview Preview
 	if t.Preview != nil {
-		p, err := t.Preview(ctx, arguments)
-		if err != nil { // it would fail in the same way: nobody need be asked
+		if preview, err = t.Preview(ctx, arguments); err != nil { // it would fail in the same way: nobody need be asked
 			refuse(Done, "%v", err)
 			return nil
 		}
-		c.Preview, c.Seal = bound(p.Text, b.config.MaxResult), p.Seal
+		c.Preview = bound(Visible(preview.Text), mostPreview)
 	}
 	c.State = Approved
 	if e.Policy == Ask {
@@ -122,8 +151,19 @@ func (b *Box) weigh(ctx context.Context, c *Call, w Wish) error {
 			c.State, c.Why = Waiting, why
 		}
 	}
+	if c.State == Waiting {
+		c.Seal = preview.Seal // holds what is done to what the person saw
+		if n := max(len(Visible(preview.Text)), len(arguments)); n > mostPreview {
+			refuse(Done, "what a person would have to look at has %d bytes, more than %d: do it in smaller parts", n, mostPreview)
+		}
+	}
 	return nil
 }
+
+const (
+	mostPreview = 256 << 10 // of what a person looks at before they decide, in bytes: nothing runs that they could not see
+	mostFault   = 4 << 10   // of what a tool has to complain about
+)
 
 // Decide answers a call that waits. It returns ErrDecided where that is no longer so.
 func (b *Box) Decide(ctx context.Context, id int64, approve bool) (Call, error) {
@@ -163,10 +203,19 @@ func (b *Box) Withdraw(ctx context.Context, run string) error {
 // An error means that the log could not be written, and then nothing was run; or that ctx ended, and then the log says what is
 // known.
 func (b *Box) Execute(ctx context.Context, c Call) (Call, error) {
+	t, ok := b.tool(c.Tool)
+	if !ok {
+		t = Tool{Name: c.Tool, Run: func(context.Context, Call) (Result, error) {
+			return Result{}, fmt.Errorf("there is no tool %q any more", c.Tool)
+		}}
+	}
+	return b.execute(ctx, t, c)
+}
+
+func (b *Box) execute(ctx context.Context, t Tool, c Call) (Call, error) {
 	if c.State != Approved {
 		return c, nil
 	}
-	t, ok := b.tool(c.Tool)
 	ctx, span := b.config.Traces.Begin(ctx, trace.Tool, c.Tool)
 	defer func() { span.Done(fault(c)) }()
 	span.Set(trace.ToolName, c.Tool)
@@ -177,11 +226,7 @@ func (b *Box) Execute(ctx context.Context, c Call) (Call, error) {
 		return c, err
 	}
 	b.wake()
-	var r Result
-	err := fmt.Errorf("there is no tool %q any more", c.Tool)
-	if ok {
-		r, err = b.run(ctx, t, c)
-	}
+	r, err := b.run(ctx, t, c)
 	c.State, c.Ended = Done, time.Now()
 	if err != nil {
 		c.IsError, c.Why, r.Text = true, err.Error(), err.Error()
@@ -193,7 +238,10 @@ func (b *Box) Execute(ctx context.Context, c Call) (Call, error) {
 		}
 	}
 	c.Links, c.Result = r.Links, bound(r.Text, b.config.MaxResult)
-	if t.Outside && err == nil {
+	if err != nil {
+		c.Why, c.Result = bound(c.Why, mostFault), bound(r.Text, mostFault)
+	}
+	if t.Outside && c.State == Done { // what went wrong may be told in their words too
 		c.Result = wrap(c.Tool, c.Result)
 	}
 	lasting, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -203,6 +251,46 @@ func (b *Box) Execute(ctx context.Context, c Call) (Call, error) {
 	}
 	b.wake()
 	return c, ctx.Err()
+}
+
+// Do runs f as a call of a tool that this program makes of its own: in the log, and only where the tool's policy lets it run without being asked
+// about; what the tool itself would do, f does. The error is f's, or says why it was not run.
+func (b *Box) Do(ctx context.Context, s Scope, tool string, arguments any, f func(ctx context.Context) (Result, error)) error {
+	raw, err := json.Marshal(arguments)
+	if err != nil {
+		return fmt.Errorf("call %s: %w", tool, err)
+	}
+	w := Wish{Scope: s, Tool: tool, Arguments: string(raw)}
+	all, err := b.Entries(ctx, s.Chat)
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		if e.Name == tool && e.Policy != Allow {
+			w.Refused = fmt.Sprintf("%s may not be used without asking; allow it on the Tools page", tool)
+		}
+	}
+	c, err := b.Submit(ctx, w)
+	if err != nil {
+		return err
+	}
+	if c.State != Approved {
+		if c.State == Waiting { // its policy has changed this moment
+			err = b.db.Tx(ctx, func(tx *transaction) error { return withdrawOne(ctx, tx, c.ID) })
+		}
+		return errors.Join(errors.New(c.Why), err)
+	}
+	t, _ := b.tool(tool)
+	var failed error
+	t.Timeout, t.Run = max(t.Timeout, time.Minute), func(ctx context.Context, _ Call) (Result, error) {
+		r, err := f(ctx)
+		failed = err
+		return r, err
+	}
+	if _, err = b.execute(ctx, t, c); err != nil {
+		return err
+	}
+	return failed
 }
 
 // errTool is what a span says of a call that failed: the tool's own words may repeat what it was called with.
@@ -337,6 +425,9 @@ const (
 	keep     = 90 * 24 * time.Hour // how long calls and steps are kept, as jobs are
 	patience = 7 * 24 * time.Hour  // how long a call waits for a person
 )
+
+// impatient is why a call waits no more that waited for patience.
+const impatient = "nobody decided for a week"
 
 // Run forgets what is old, once an hour, until ctx ends.
 func (b *Box) Run(ctx context.Context) error {

@@ -15,12 +15,6 @@ import (
 // transaction is a write under way.
 type transaction = sql.Tx
 
-// querier is a transaction or the read pool.
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
 // topic is what processes tell each other of decisions under.
 const topic = "tool"
 
@@ -31,22 +25,11 @@ type scoped struct {
 }
 
 // policies are the policies that somebody chose, everywhere and in a conversation.
-func policies(ctx context.Context, q querier, chat int64) (map[scoped]Policy, error) {
-	rows, err := q.QueryContext(ctx, `SELECT tool, chat, policy FROM tool_policies WHERE chat IN (0, ?)`, chat)
-	if err != nil {
-		return nil, fmt.Errorf("read policies of tools: %w", err)
-	}
-	defer rows.Close()
-	all := map[scoped]Policy{}
-	for rows.Next() {
-		var s scoped
-		var p Policy
-		if err := rows.Scan(&s.tool, &s.chat, &p); err != nil {
-			return nil, fmt.Errorf("read policies of tools: %w", err)
-		}
-		all[s] = p
-	}
-	return all, rows.Err()
+func policies(ctx context.Context, q db.Querier, chat int64) (map[scoped]Policy, error) {
+	return db.Map(ctx, q, "read policies of tools", func(row *sql.Rows) (s scoped, p Policy, err error) {
+		err = row.Scan(&s.tool, &s.chat, &p)
+		return s, p, err
+	}, `SELECT tool, chat, policy FROM tool_policies WHERE chat IN (0, ?)`, chat)
 }
 
 func writePolicy(ctx context.Context, tx *transaction, tool string, chat int64, p Policy) error {
@@ -60,7 +43,7 @@ func writePolicy(ctx context.Context, tx *transaction, tool string, chat int64, 
 	return nil
 }
 
-// adopt marks the calls that a dead process left running.
+// adopt marks the calls that a dead process left running, or waiting for a person with nobody but it to run them.
 func adopt(ctx context.Context, d *db.DB, worker string) error {
 	err := d.Tx(ctx, func(tx *transaction) error {
 		now := time.Now().UnixMilli()
@@ -68,7 +51,12 @@ func adopt(ctx context.Context, d *db.DB, worker string) error {
 			WHERE state = 'running' AND effects AND worker = ?`, true, unverified, now, worker); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE tool_calls SET state = 'cut' WHERE state = 'running' AND worker = ?`, worker)
+		if _, err := tx.ExecContext(ctx, `UPDATE tool_calls SET state = 'cut' WHERE state = 'running' AND worker = ?`, worker); err != nil {
+			return err
+		}
+		// What is of no run was waited for by a caller of that process: nobody would run it.
+		_, err := tx.ExecContext(ctx, `UPDATE tool_calls SET state = 'withdrawn', why = 'the program ended while it waited', ended_at = ?
+			WHERE state = 'waiting' AND run = '' AND worker = ?`, now, worker)
 		return err
 	})
 	if err != nil {
@@ -77,11 +65,11 @@ func adopt(ctx context.Context, d *db.DB, worker string) error {
 	return nil
 }
 
-func insertCall(ctx context.Context, tx *transaction, c Call) (id int64, err error) {
+func insertCall(ctx context.Context, tx *transaction, c Call, worker string) (id int64, err error) {
 	err = tx.QueryRowContext(ctx, `INSERT INTO tool_calls (run, step, place, source, chat, tool, arguments, preview, seal, effects, policy, why,
-		state, worker, result, links, is_error, asked_at, decided_at, ended_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,'',?,'[]',?,?,?,?) RETURNING id`,
+		state, worker, result, links, is_error, asked_at, decided_at, ended_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,'[]',?,?,?,?) RETURNING id`,
 		c.Run, c.Step, c.Place, c.Source, c.Chat, c.Tool, string(c.Arguments), c.Preview, c.Seal, c.Effects, c.Policy, c.Why,
-		c.State, c.Result, c.IsError, c.Asked.UnixMilli(), db.Millis(c.Decided), db.Millis(c.Ended)).Scan(&id)
+		c.State, worker, c.Result, c.IsError, c.Asked.UnixMilli(), db.Millis(c.Decided), db.Millis(c.Ended)).Scan(&id)
 	if err != nil {
 		return 0, fmt.Errorf("write call of %s: %w", c.Tool, err)
 	}
@@ -105,8 +93,8 @@ func updateCall(ctx context.Context, tx *transaction, c Call, worker string) err
 	if err != nil || c.Links == nil {
 		links = []byte("[]")
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE tool_calls SET state=?, why=?, worker=?, result=?, links=?, is_error=?, decided_at=?, started_at=?, ended_at=? WHERE id=?`,
-		c.State, c.Why, worker, c.Result, string(links), c.IsError, db.Millis(c.Decided), db.Millis(c.Started), db.Millis(c.Ended), c.ID)
+	_, err = tx.ExecContext(ctx, `UPDATE tool_calls SET state=?, why=?, worker=?, result=?, links=?, is_error=?, asked_at=?, decided_at=?, started_at=?, ended_at=? WHERE id=?`,
+		c.State, c.Why, worker, c.Result, string(links), c.IsError, c.Asked.UnixMilli(), db.Millis(c.Decided), db.Millis(c.Started), db.Millis(c.Ended), c.ID)
 	if err != nil {
 		return fmt.Errorf("write call %d: %w", c.ID, err)
 	}
@@ -130,14 +118,14 @@ func withdrawOne(ctx context.Context, tx *transaction, id int64) error {
 }
 
 // forget deletes what is older than a time, and has calls wait no longer that have waited since another one.
-func forget(ctx context.Context, tx *transaction, old, impatient time.Time) error {
+func forget(ctx context.Context, tx *transaction, old, unheard time.Time) error {
 	for _, q := range []struct {
 		text string
 		at   time.Time
 	}{
 		{`DELETE FROM tool_calls WHERE asked_at < ? AND state NOT IN ('waiting', 'running')`, old},
 		{`DELETE FROM tool_steps WHERE made_at < ?`, old},
-		{`UPDATE tool_calls SET state = 'withdrawn', ended_at = asked_at, why = 'nobody decided for a week' WHERE state = 'waiting' AND asked_at < ?`, impatient},
+		{`UPDATE tool_calls SET state = 'withdrawn', ended_at = asked_at, why = '` + impatient + `' WHERE state = 'waiting' AND asked_at < ?`, unheard},
 	} {
 		if _, err := tx.ExecContext(ctx, q.text, q.at.UnixMilli()); err != nil {
 			return fmt.Errorf("forget old calls: %w", err)
@@ -149,97 +137,90 @@ func forget(ctx context.Context, tx *transaction, old, impatient time.Time) erro
 const callColumns = `id, run, step, place, source, chat, tool, arguments, preview, seal, effects, policy, why, state, result, links, is_error,
 	asked_at, decided_at, started_at, ended_at`
 
-func scanCall(row interface{ Scan(...any) error }) (c Call, err error) {
+func scanCall(row *sql.Rows) (c Call, err error) {
 	var asked, decided, started, ended sql.NullInt64
 	var arguments, links string
 	err = row.Scan(&c.ID, &c.Run, &c.Step, &c.Place, &c.Source, &c.Chat, &c.Tool, &arguments, &c.Preview, &c.Seal, &c.Effects, &c.Policy, &c.Why,
 		&c.State, &c.Result, &links, &c.IsError, &asked, &decided, &started, &ended)
-	if errors.Is(err, sql.ErrNoRows) {
-		return c, ErrNotFound
-	}
 	if err != nil {
-		return c, fmt.Errorf("read call of a tool: %w", err)
+		return c, err
 	}
 	c.Arguments = json.RawMessage(arguments)
 	c.Asked, c.Decided, c.Started, c.Ended = db.Moment(asked), db.Moment(decided), db.Moment(started), db.Moment(ended)
 	return c, json.Unmarshal([]byte(links), &c.Links)
 }
 
-func oneCall(ctx context.Context, q querier, id int64) (Call, error) {
-	return scanCall(q.QueryRowContext(ctx, `SELECT `+callColumns+` FROM tool_calls WHERE id = ?`, id))
+func oneCall(ctx context.Context, q db.Querier, id int64) (Call, error) {
+	return first(ctx, q, `id = ?`, id)
 }
 
 // lockedCall is oneCall for a change.
 func lockedCall(ctx context.Context, d *db.DB, tx *transaction, id int64) (Call, error) {
-	return scanCall(tx.QueryRowContext(ctx, `SELECT `+callColumns+` FROM tool_calls WHERE id = ?`+d.Lock(), id))
+	return first(ctx, tx, `id = ?`+d.Lock(), id)
 }
 
-func callAt(ctx context.Context, q querier, run string, step, place int) (Call, error) {
-	return scanCall(q.QueryRowContext(ctx, `SELECT `+callColumns+` FROM tool_calls WHERE run = ? AND step = ? AND place = ?`, run, step, place))
+func callAt(ctx context.Context, q db.Querier, run string, step, place int) (Call, error) {
+	return first(ctx, q, `run = ? AND step = ? AND place = ?`, run, step, place)
 }
 
-func calls(ctx context.Context, q querier, query string, args ...any) ([]Call, error) {
-	rows, err := q.QueryContext(ctx, `SELECT `+callColumns+` FROM tool_calls `+query, args...)
-	if err != nil {
-		return nil, fmt.Errorf("read calls of tools: %w", err)
+func first(ctx context.Context, q db.Querier, where string, args ...any) (Call, error) {
+	c, err := db.One(ctx, q, "read call of a tool", scanCall, `SELECT `+callColumns+` FROM tool_calls WHERE `+where, args...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, ErrNotFound
 	}
-	defer rows.Close()
-	var all []Call
-	for rows.Next() {
-		c, err := scanCall(rows)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, c)
-	}
-	return all, rows.Err()
+	return c, err
 }
 
-func waiting(ctx context.Context, q querier) ([]Call, error) {
+func calls(ctx context.Context, q db.Querier, query string, args ...any) ([]Call, error) {
+	return db.All(ctx, q, "read calls of tools", scanCall, `SELECT `+callColumns+` FROM tool_calls `+query, args...)
+}
+
+func waiting(ctx context.Context, q db.Querier) ([]Call, error) {
 	return calls(ctx, q, `WHERE state = 'waiting' ORDER BY id`)
 }
 
-func ofRun(ctx context.Context, q querier, run string) ([]Call, error) {
+func ofRun(ctx context.Context, q db.Querier, run string) ([]Call, error) {
 	return calls(ctx, q, `WHERE run = ? ORDER BY step, place`, run)
 }
 
-func listCalls(ctx context.Context, q querier, tool string, before int64, limit int) ([]Call, error) {
+func listCalls(ctx context.Context, q db.Querier, tool string, before int64, limit int) ([]Call, error) {
 	return calls(ctx, q, `WHERE (? = '' OR tool = ?) AND (? = 0 OR id < ?) ORDER BY id DESC LIMIT ?`, tool, tool, before, before, limit)
 }
 
 // A Step is one answer of the model within a run.
 type Step struct {
-	Message llm.Message
-	Usage   llm.Usage
-	Route   llm.Route
-	Finish  llm.Finish
+	Message   llm.Message
+	Citations []llm.Citation
+	Private   bool // it rests on notes which no cloud provider may see
+	Usage     llm.Usage
+	Route     llm.Route
+	Finish    llm.Finish
+}
+
+// stored is what of a step stands in the column message.
+type stored struct {
+	llm.Message
+	Citations []llm.Citation `json:"citations,omitempty"`
+	Private   bool           `json:"private,omitempty"`
 }
 
 // Steps returns the steps of a run, in order.
 func (b *Box) Steps(ctx context.Context, run string) ([]Step, error) {
-	rows, err := b.db.Read().QueryContext(ctx, `SELECT message, usage, route, finish FROM tool_steps WHERE run = ? ORDER BY n`, run)
-	if err != nil {
-		return nil, fmt.Errorf("read steps of %s: %w", run, err)
-	}
-	defer rows.Close()
-	var all []Step
-	for rows.Next() {
-		var s Step
-		var message, usage, route string
-		if err := rows.Scan(&message, &usage, &route, &s.Finish); err != nil {
-			return nil, fmt.Errorf("read steps of %s: %w", run, err)
+	return db.All(ctx, b.db.Read(), "read steps of "+run, func(row *sql.Rows) (s Step, err error) {
+		var kept stored
+		var message, usage, route []byte
+		err = row.Scan(&message, &usage, &route, &s.Finish)
+		if err == nil {
+			err = errors.Join(json.Unmarshal(message, &kept), json.Unmarshal(usage, &s.Usage), json.Unmarshal(route, &s.Route))
 		}
-		if err := errors.Join(json.Unmarshal([]byte(message), &s.Message), json.Unmarshal([]byte(usage), &s.Usage), json.Unmarshal([]byte(route), &s.Route)); err != nil {
-			return nil, fmt.Errorf("read steps of %s: %w", run, err)
-		}
-		all = append(all, s)
-	}
-	return all, rows.Err()
+		s.Message, s.Citations, s.Private = kept.Message, kept.Citations, kept.Private
+		return s, err
+	}, `SELECT message, usage, route, finish FROM tool_steps WHERE run = ? ORDER BY n`, run)
 }
 
 // Keep writes step number n of a run.
 func (b *Box) Keep(ctx context.Context, run string, n int, s Step) error {
-	message, err1 := json.Marshal(s.Message)
+	message, err1 := json.Marshal(stored{s.Message, s.Citations, s.Private})
 	usage, err2 := json.Marshal(s.Usage)
 	route, err3 := json.Marshal(s.Route)
 	if err := errors.Join(err1, err2, err3); err != nil {

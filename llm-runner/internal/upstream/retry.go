@@ -39,6 +39,29 @@ func seconds(s string, unit time.Duration) (time.Duration, bool) {
 	return time.Duration(min(n*float64(unit), float64(MaxWait))), true
 }
 
+// KindOf is what the status of a refusal means where nothing in it says more. 499 is a proxy's word for a caller that left (nginx), 529 one for
+// a server under load (Anthropic).
+func KindOf(status int) llm.Kind {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return llm.Auth
+	case http.StatusPaymentRequired:
+		return llm.Spend
+	case http.StatusNotFound:
+		return llm.NotFound
+	case http.StatusTooManyRequests:
+		return llm.Quota
+	case http.StatusServiceUnavailable, 529:
+		return llm.Overload
+	case http.StatusRequestTimeout, 499:
+		return llm.Unavailable
+	}
+	if status >= 400 && status < 500 {
+		return llm.BadRequest
+	}
+	return llm.Unavailable
+}
+
 // Hide replaces the client's keys in a text that came from outside: some upstreams repeat the key in their errors.
 func (c *Client) Hide(s string) string {
 	for _, key := range c.keys() {

@@ -84,6 +84,19 @@ func (c *Client) Do(ctx context.Context, path string, header http.Header, body [
 	return c.Send(ctx, method, path, header, body)
 }
 
+// Ask is Do, and turns every response that is not a success into what refusal reads out of it, finished by Refused.
+func (c *Client) Ask(ctx context.Context, path string, header http.Header, body []byte,
+	refusal func(status int, h http.Header, body []byte, now time.Time) *llm.Error) (*http.Response, error) {
+	resp, err := c.Do(ctx, path, header, body)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode >= 300 {
+		return nil, c.Refused(refusal(resp.StatusCode, resp.Header, ErrorBody(resp), time.Now()))
+	}
+	return resp, nil
+}
+
 // Send sends a request and returns the response, whatever its status; body nil means none. The response's body ends with
 // an error when the upstream is silent for longer than Timeout or ctx ends. The caller closes it.
 func (c *Client) Send(ctx context.Context, method, path string, header http.Header, body []byte) (*http.Response, error) {

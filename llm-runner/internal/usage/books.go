@@ -20,20 +20,35 @@ type Totals struct {
 	InputTokens  int64 `json:"input_tokens"`
 	OutputTokens int64 `json:"output_tokens"`
 	CostMicroUSD int64 `json:"-"`
+
+	well   int64 // attempts that ended well
+	wellUS int64 // microseconds of their whole answers
 }
 
-// MarshalJSON adds the cost in dollars.
+// Mean is how many milliseconds a whole answer took on average, over attempts that ended well.
+func (t Totals) Mean() llm.Count {
+	if t.well == 0 {
+		return llm.Count{}
+	}
+	return llm.Known(t.wellUS / t.well / 1000)
+}
+
+// MarshalJSON adds the cost in dollars, and the mean.
 func (t Totals) MarshalJSON() ([]byte, error) {
 	type plain Totals
 	return json.Marshal(struct {
 		plain
-		CostUSD float64 `json:"cost_usd"`
-	}{plain(t), float64(t.CostMicroUSD) / 1e6})
+		CostUSD float64   `json:"cost_usd"`
+		Mean    llm.Count `json:"mean_ms"`
+	}{plain(t), float64(t.CostMicroUSD) / 1e6, t.Mean()})
 }
 
 func (t *Totals) add(e End, cost llm.Count) {
 	t.Requests++
 	switch e.Outcome {
+	case OK:
+		t.well++
+		t.wellUS += e.Total.Microseconds()
 	case Failed:
 		t.Errors++
 	case Busy:

@@ -34,6 +34,14 @@ type Start struct {
 	Rule     string // the rule of the routing decision
 	Provider string
 	Model    string // the model asked of the provider
+	Work     string // what it is made for; "" what For says of the context
+}
+
+type workKey struct{}
+
+// For returns a context in which attempts are made for some work, such as job-7: Made finds them by it.
+func For(ctx context.Context, work string) context.Context {
+	return context.WithValue(ctx, workKey{}, work)
 }
 
 // An End is what is known of an attempt after it.
@@ -125,6 +133,9 @@ func Open(ctx context.Context, d *db.DB, prices Prices) (*Ledger, error) {
 func (l *Ledger) Begin(ctx context.Context, s Start) (*Attempt, error) {
 	if s.At.IsZero() {
 		s.At = time.Now()
+	}
+	if s.Work == "" {
+		s.Work, _ = ctx.Value(workKey{}).(string)
 	}
 	a := &Attempt{Start: s, id: l.ids.next(time.Now()), ledger: l}
 	done := make(chan struct{})

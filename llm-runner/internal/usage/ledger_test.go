@@ -70,6 +70,35 @@ func TestAnAttemptIsOnDiskBeforeItBeginsAndCompletedAfter(t *testing.T) {
 	}
 }
 
+func TestTheMeanOfTheDaySurvivesARestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), db.Name)
+	d, l, stop := open(t, path)
+	if mean := l.Today()["groq"].Mean(); mean != (llm.Count{}) {
+		t.Errorf("of nothing: %v", mean)
+	}
+	for outcome, took := range map[Outcome]time.Duration{OK: 2 * time.Second, Busy: time.Hour, Failed: time.Hour} {
+		a, err := l.Begin(t.Context(), Start{Provider: "groq", Model: "llama"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Close(End{Outcome: outcome, Total: took})
+	}
+	a, err := l.Begin(t.Context(), Start{Provider: "groq", Model: "llama"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Close(End{Outcome: OK, Total: time.Second})
+	stop()
+	before := l.Today()["groq"]
+	d.Close()
+	d, l, stop = open(t, path)
+	defer d.Close()
+	defer stop()
+	if after := l.Today()["groq"]; after != before || after.Mean() != llm.Known(1500) || after.Busy != 1 {
+		t.Errorf("%+v, after a restart %+v", before, after)
+	}
+}
+
 func TestUnknownTokensStayUnknown(t *testing.T) {
 	d, l, stop := open(t, filepath.Join(t.TempDir(), db.Name))
 	defer d.Close()
@@ -167,6 +196,7 @@ func TestWhatTheDiskRefusedIsWrittenWithoutAnotherAttempt(t *testing.T) {
 }
 
 func TestDaysSumAndRank(t *testing.T) {
+	day := time.Now().Format(time.DateOnly)
 	d, l, stop := open(t, filepath.Join(t.TempDir(), db.Name))
 	defer d.Close()
 	for i := range 100 {
@@ -184,6 +214,9 @@ func TestDaysSumAndRank(t *testing.T) {
 	a.Close(End{Outcome: Failed, Err: &llm.Error{Kind: llm.Overload, Message: "full"}, Total: time.Hour})
 	stop()
 	days, err := Days(t.Context(), d, time.Now().Add(-time.Hour))
+	if time.Now().Format(time.DateOnly) != day {
+		t.Skip("midnight came meanwhile")
+	}
 	if err != nil || len(days) != 1 {
 		t.Fatal(days, err)
 	}
@@ -282,5 +315,23 @@ func TestMetricsOfALedgerAreBounded(t *testing.T) {
 	}
 	if h := other.First; h.Count != mostSeries || h.Upto[3] != 0 || h.Upto[4] != mostSeries || other.Total.Count != 0 {
 		t.Errorf("%+v", h)
+	}
+}
+
+func TestTheAttemptsOfAJobAreFoundByItsName(t *testing.T) {
+	d, l, stop := open(t, filepath.Join(t.TempDir(), db.Name))
+	defer d.Close()
+	began := time.Now().Add(-time.Hour)
+	for i, work := range []string{"", "job-7", "job-71", "job-7", "job-7"} {
+		a, err := l.Begin(For(t.Context(), work), Start{At: began.Add(time.Duration(i) * 20 * time.Minute), Purpose: "job", Provider: "p", Model: "m"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Close(End{Outcome: OK})
+	}
+	stop()
+	rows, err := Made(t.Context(), d, "job-7", began, began.Add(time.Hour))
+	if err != nil || len(rows) != 2 || rows[0].ID != 2 || rows[1].ID != 4 {
+		t.Errorf("%+v, %v", rows, err)
 	}
 }

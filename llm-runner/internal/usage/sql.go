@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	insertStart = `INSERT INTO attempts (id, started_at, purpose, asked, rule, provider, model, worker) VALUES (?,?,?,?,?,?,?,?)
+	insertStart = `INSERT INTO attempts (id, started_at, purpose, asked, rule, provider, model, worker, work) VALUES (?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (id) DO NOTHING`
 	updateEnd = `UPDATE attempts SET outcome=?, error=?, first_byte_us=?, total_us=?, input_tokens=?, output_tokens=?,
 		cached_tokens=?, thinking_tokens=?, cost_micro_usd=? WHERE id=?`
@@ -151,7 +151,7 @@ func (w *writer) write(batch []entry) error {
 func writeEntry(ctx context.Context, start, end *sql.Stmt, worker string, e entry) error {
 	a := e.attempt
 	if e.end == nil {
-		_, err := start.ExecContext(ctx, a.id, a.At.UnixMilli(), a.Purpose, a.Asked, a.Rule, a.Provider, a.Model, worker)
+		_, err := start.ExecContext(ctx, a.id, a.At.UnixMilli(), a.Purpose, a.Asked, a.Rule, a.Provider, a.Model, worker, a.Work)
 		return err
 	}
 	u := e.end.Usage
@@ -201,29 +201,36 @@ func Recent(ctx context.Context, d *db.DB, n int) ([]Row, error) { return newest
 
 // newest returns the newest n of the attempts from an id on, newest first.
 func newest(ctx context.Context, d *db.DB, from int64, n int) ([]Row, error) {
-	rows, err := d.Read().QueryContext(ctx, `SELECT id, started_at, purpose, asked, rule, provider, model, outcome, error,
-		coalesce(first_byte_us,0), coalesce(total_us,0), input_tokens, output_tokens, cached_tokens, thinking_tokens, cost_micro_usd
-		FROM attempts WHERE id >= ? ORDER BY id DESC LIMIT ?`, from, n)
+	return attempts(ctx, d, `id >= ? ORDER BY id DESC LIMIT ?`, from, n)
+}
+
+// Made returns the attempts that were made for some work in a time, see For, oldest first.
+func Made(ctx context.Context, d *db.DB, work string, from, to time.Time) ([]Row, error) {
+	first, err := firstSince(ctx, d, from)
 	if err != nil {
-		return nil, fmt.Errorf("read ledger: %w", err)
+		return nil, err
 	}
-	defer rows.Close()
-	var all []Row
-	for rows.Next() {
-		var r Row
+	last, err := firstSince(ctx, d, to.Add(time.Second))
+	if err != nil {
+		return nil, err
+	}
+	return attempts(ctx, d, `id >= ? AND id < ? AND work = ? ORDER BY id`, first, last, work)
+}
+
+func attempts(ctx context.Context, d *db.DB, where string, args ...any) ([]Row, error) {
+	return db.All(ctx, d.Read(), "read ledger", func(row *sql.Rows) (r Row, err error) {
 		var ms, first, total int64
 		var in, out, cached, thinking, cost sql.NullInt64
-		if err := rows.Scan(&r.ID, &ms, &r.Purpose, &r.Asked, &r.Rule, &r.Provider, &r.Model, &r.Outcome, &r.Error,
-			&first, &total, &in, &out, &cached, &thinking, &cost); err != nil {
-			return nil, fmt.Errorf("read ledger: %w", err)
-		}
+		err = row.Scan(&r.ID, &ms, &r.Purpose, &r.Asked, &r.Rule, &r.Provider, &r.Model, &r.Outcome, &r.Error,
+			&first, &total, &in, &out, &cached, &thinking, &cost)
 		r.At = time.UnixMilli(ms)
 		r.FirstByte, r.Total = time.Duration(first)*time.Microsecond, time.Duration(total)*time.Microsecond
 		r.Usage = llm.Usage{Input: db.Count(in), Output: db.Count(out), CachedInput: db.Count(cached), Thinking: db.Count(thinking)}
 		r.Cost = db.Count(cost)
-		all = append(all, r)
-	}
-	return all, rows.Err()
+		return r, err
+	}, `SELECT id, started_at, purpose, asked, rule, provider, model, outcome, error,
+		coalesce(first_byte_us,0), coalesce(total_us,0), input_tokens, output_tokens, cached_tokens, thinking_tokens, cost_micro_usd
+		FROM attempts WHERE `+where, args...)
 }
 
 // Last returns the attempts that began in the time before the youngest one began, newest first.
@@ -245,26 +252,16 @@ type Target struct{ Provider, Model string }
 // Typical is what an answer of each model took of late: the median over those of the newest 2,000 attempts that ended well.
 // A model with fewer than three is left out.
 func Typical(ctx context.Context, d *db.DB) (map[Target]time.Duration, error) {
-	rows, err := d.Read().QueryContext(ctx, `
+	return db.Map(ctx, d.Read(), "read ledger", func(row *sql.Rows) (t Target, took time.Duration, err error) {
+		var us int64
+		err = row.Scan(&t.Provider, &t.Model, &us)
+		return t, time.Duration(us) * time.Microsecond, err
+	}, `
 		WITH a AS (SELECT * FROM attempts ORDER BY id DESC LIMIT 2000), b AS (
 		  SELECT provider, model, total_us, row_number() OVER (PARTITION BY provider, model ORDER BY total_us) AS place,
 		    count(*) OVER (PARTITION BY provider, model) AS good
 		  FROM a WHERE outcome = 'ok' AND purpose <> 'embed' AND total_us IS NOT NULL)
 		SELECT provider, model, total_us FROM b WHERE good >= 3 AND place = (good+1)/2`)
-	if err != nil {
-		return nil, fmt.Errorf("read ledger: %w", err)
-	}
-	defer rows.Close()
-	all := map[Target]time.Duration{}
-	for rows.Next() {
-		var t Target
-		var us int64
-		if err := rows.Scan(&t.Provider, &t.Model, &us); err != nil {
-			return nil, fmt.Errorf("read ledger: %w", err)
-		}
-		all[t] = time.Duration(us) * time.Microsecond
-	}
-	return all, rows.Err()
 }
 
 // A Day is the sum of one provider's attempts on one day of the local time zone.
@@ -286,31 +283,22 @@ func Days(ctx context.Context, d *db.DB, since time.Time) ([]Day, error) {
 	if d.Shared() {
 		day = dayOf(since, time.Now())
 	}
-	rows, err := d.Read().QueryContext(ctx, `
+	return db.All(ctx, d.Read(), "sum ledger", func(row *sql.Rows) (x Day, err error) {
+		var p50, p95 sql.NullInt64
+		t := &x.Totals
+		err = row.Scan(&x.Day, &x.Provider, &t.Requests, &t.Errors, &t.Busy, &t.Cancelled, &t.InputTokens,
+			&t.OutputTokens, &t.CostMicroUSD, &t.well, &t.wellUS, &p50, &p95)
+		x.P50, x.P95 = db.Count(p50), db.Count(p95)
+		return x, err
+	}, `
 		WITH a AS (SELECT *, `+day+` AS day FROM attempts WHERE id >= ?), b AS (
 		  SELECT *, row_number() OVER (PARTITION BY day, provider ORDER BY outcome<>'ok', total_us) AS place,
 		    count(*) FILTER (WHERE outcome='ok') OVER (PARTITION BY day, provider) AS good FROM a)
 		SELECT day, provider, count(*), count(*) FILTER (WHERE outcome='error'), count(*) FILTER (WHERE outcome='busy'),
 		  count(*) FILTER (WHERE outcome='cancelled'),
 		  coalesce(sum(input_tokens),0), coalesce(sum(output_tokens),0), coalesce(sum(cost_micro_usd),0),
+		  max(good), coalesce(sum(CASE WHEN outcome='ok' THEN total_us END),0),
 		  max(CASE WHEN outcome='ok' AND place = (good+1)/2 THEN total_us END)/1000,
 		  max(CASE WHEN outcome='ok' AND place = (good*95+99)/100 THEN total_us END)/1000
 		FROM b GROUP BY day, provider ORDER BY day, provider`, first)
-	if err != nil {
-		return nil, fmt.Errorf("sum ledger: %w", err)
-	}
-	defer rows.Close()
-	var days []Day
-	for rows.Next() {
-		var x Day
-		var p50, p95 sql.NullInt64
-		t := &x.Totals
-		if err := rows.Scan(&x.Day, &x.Provider, &t.Requests, &t.Errors, &t.Busy, &t.Cancelled, &t.InputTokens,
-			&t.OutputTokens, &t.CostMicroUSD, &p50, &p95); err != nil {
-			return nil, fmt.Errorf("sum ledger: %w", err)
-		}
-		x.P50, x.P95 = db.Count(p50), db.Count(p95)
-		days = append(days, x)
-	}
-	return days, rows.Err()
 }

@@ -66,6 +66,9 @@ var kills = 10
 // TestKilledAtAnyMoment kills the process that writes an index, again and again in the same folder: what it had acknowledged
 // is there, every document is whole and of one version, and nothing was damaged.
 func TestKilledAtAnyMoment(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills processes")
+	}
 	dir := t.TempDir()
 	r := rand.New(rand.NewPCG(1, 1))
 	for kill := range kills {

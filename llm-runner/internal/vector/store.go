@@ -220,10 +220,16 @@ func (s Stamp) check(v []float32) error {
 	if len(v) != s.Dimensions {
 		return fmt.Errorf("the vector has %d dimensions, those of %s have %d; embed with that model", len(v), s.Model, s.Dimensions)
 	}
-	if n := length(v); n == 0 || math.IsNaN(n) || math.IsInf(n, 0) {
+	if !HasDirection(v) {
 		return errors.New("the vector is zero or not made of numbers, so it points nowhere; embed the text again")
 	}
 	return nil
+}
+
+// HasDirection says that v points somewhere: it is neither zero nor made of what is no number.
+func HasDirection(v []float32) bool {
+	n := length(v)
+	return n != 0 && !math.IsNaN(n) && !math.IsInf(n, 0)
 }
 
 // length returns the length of v, summed in float64.

@@ -2,8 +2,6 @@ package web
 
 import (
 	"context"
-	"io"
-	"log/slog"
 	"net/http/httptest"
 	"net/url"
 	"strings"
@@ -27,19 +25,17 @@ var agentFiles = fstest.MapFS{
 func withAgents(t testing.TB) *rig {
 	t.Helper()
 	r := newRig(t)
-	handle, err := r.db.NewWriter()
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	work, err := engine.Open(context.Background(), handle, engine.Config{Log: log, Poll: 5 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.work(t, r.employ)
+	return r
+}
+
+// employ gives a rig agents, with a briefing's facts.
+func (r *rig) employ(t testing.TB, work *engine.Engine) (start func()) {
+	t.Helper()
 	vault := t.TempDir()
 	service, err := agent.New(context.Background(), r.db, work, agent.Config{BuiltIn: fstest.MapFS{"briefing.md": agentFiles["briefing.md"]},
 		Folders: []agent.Folder{{Path: "agents", FS: fstest.MapFS{"weekly.md": agentFiles["weekly.md"], "asked.md": agentFiles["asked.md"], "bad.md": agentFiles["bad.md"]}}},
-		Vault:   vault, Ask: r.puppet, Log: log, Facts: agent.Sources{
+		Vault:   vault, Ask: r.puppet, Log: r.log, Facts: agent.Sources{
 			Changed: func(context.Context, time.Time) ([]agent.Changed, error) {
 				return []agent.Changed{{Path: "house/heating.md", Title: "Heating"}, {Path: "x.md", Title: "<script>alert(1)</script>"}}, nil
 			},
@@ -56,22 +52,6 @@ func withAgents(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := work.Launch(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		service.Run(ctx) //nolint:errcheck // it ends with ctx
-	}()
-	t.Cleanup(func() {
-		stop()
-		<-done
-		if err := work.Close(5 * time.Second); err != nil {
-			t.Error(err)
-		}
-	})
 	c := r.Config
 	c.Agents = service
 	site, err := New(c)
@@ -80,7 +60,18 @@ func withAgents(t testing.TB) *rig {
 	}
 	r.Site = site
 	r.server.Config.Handler = site
-	return r
+	return func() {
+		ctx, stop := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			service.Run(ctx) //nolint:errcheck // it ends with ctx
+		}()
+		t.Cleanup(func() {
+			stop()
+			<-done
+		})
+	}
 }
 
 func TestAgentsAreShownRunAndPaused(t *testing.T) {

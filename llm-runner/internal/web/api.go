@@ -34,16 +34,13 @@ func (s *Site) apiUsage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if days == nil {
-		days = []usage.Day{}
-	}
 	return writeJSON(w, struct {
 		Today map[string]usage.Totals `json:"today"`
 		Days  []usage.Day             `json:"days"`
 	}{s.Ledger.Today(), days})
 }
 
-// apiChats searches conversations, for the palette.
+// apiChats searches conversations, for other programs.
 func (s *Site) apiChats(w http.ResponseWriter, r *http.Request) error {
 	all, err := s.Chats.Chats(r.Context(), r.FormValue("q"), 20)
 	if err != nil {

@@ -123,7 +123,7 @@ func TestAHeldAnswerGoesOnInABrowser(t *testing.T) {
 		(<-r.puppet.asked).fail <- &llm.BusyError{Provider: "groq", Kind: llm.Quota, Reason: "groq: all 30 requests/minute used up", Until: until}
 		x.State(string(chat.Held))
 	}
-	held(time.Now().Add(2 * time.Second))
+	held(time.Now().Add(15 * time.Second))
 	x.Until(`document.querySelector('.state').innerText.includes('It goes on by itself at') && document.querySelector('#send').innerText === 'Send'`)
 	y := b.Tab(t) // opened while it waits
 	y.Run(chromedp.Navigate(r.server.URL+"/chats/1"), chromedp.WaitReady(chromedp.CSS("html.scripted")))

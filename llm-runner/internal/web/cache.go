@@ -12,6 +12,7 @@ type cache struct {
 	room  int // bytes
 	byID  map[cacheKey]*list.Element
 	order list.List // of *cached, the most recently used in front
+	made  int       // how often something was rendered
 }
 
 // A finished answer never changes under the same number and place in its log.
@@ -40,6 +41,7 @@ func (c *cache) get(k cacheKey, render func() []block) []template.HTML {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.made++
 	if c.byID[k] == nil {
 		c.byID[k] = c.order.PushFront(made)
 		c.room -= made.size

@@ -34,6 +34,7 @@ type composer struct {
 	Action  string
 	Parent  int64
 	Key     string // sending the form twice asks once
+	Text    string // to begin with
 	Picker  picker
 	Running int64 // the turn that stop would stop; 0 none
 }
@@ -139,7 +140,11 @@ const listMost = 60
 
 func (s *Site) start(w http.ResponseWriter, r *http.Request) error {
 	p := chatPage{NoModel: s.NoModel(), Example: "What happens when a machine is down?"}
-	p.Composer = composer{Action: "/chats", Key: newKey(), Picker: s.withPlans(r.Context(), s.tooled(s.picker("", false), false, true), 0)}
+	pick := s.picker(r.FormValue("model"), false) // the palette leads here
+	if pick.Missing {
+		pick = s.picker("", false)
+	}
+	p.Composer = composer{Action: "/chats", Key: newKey(), Text: r.FormValue("ask"), Picker: s.withPlans(r.Context(), s.tooled(pick, r.FormValue("tools") != "", true), 0)}
 	return s.showChat(w, r, p, frame{Title: "New chat", Nav: "chat"})
 }
 

@@ -15,7 +15,7 @@ func TestAHeldAnswerGoesOnInTheOpenPage(t *testing.T) {
 	r := durableRig(t)
 	turn, x := r.ask("q")
 	l := r.listen(turn.ID, 0, nil)
-	x.fail <- &llm.BusyError{Provider: "contabo", Kind: llm.Quota, Reason: "all 30 requests/minute used up", Until: time.Now().Add(200 * time.Millisecond)}
+	x.fail <- &llm.BusyError{Provider: "contabo", Kind: llm.Quota, Reason: "all 30 requests/minute used up", Until: time.Now().Add(5 * time.Second)}
 	for l.state.State != chat.Held && l.next() {
 	}
 	if l.state.Over || !strings.Contains(l.state.Line, "It goes on by itself at <time") || !strings.Contains(l.state.Line, "Ask now") ||

@@ -3,6 +3,7 @@ package web
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,15 +11,17 @@ import (
 	"home.arpa/lab/llm-runner/internal/library"
 	"home.arpa/lab/llm-runner/internal/quota"
 	"home.arpa/lab/llm-runner/internal/route"
+	"home.arpa/lab/llm-runner/internal/usage"
 )
 
 // healthReport is the JSON of /health. It is answered from memory, at once: nothing is asked of anybody.
 type healthReport struct {
-	Status    string                    `json:"status"` // ok or degraded
-	Version   string                    `json:"version"`
-	Providers map[string]providerHealth `json:"providers"`
-	Incidents []incident                `json:"incidents"` // that last, oldest first
-	Library   *libraryHealth            `json:"library,omitempty"`
+	Status       string                    `json:"status"` // ok, or degraded: a dependency is down, or an incident lasts
+	Version      string                    `json:"version"`
+	Dependencies []Dependency              `json:"dependencies"` // those of the page, in its order; providers among them
+	Providers    map[string]providerHealth `json:"providers"`
+	Incidents    []incident                `json:"incidents"` // that last, oldest first
+	Library      *libraryHealth            `json:"library,omitempty"`
 }
 
 // libraryHealth is how far the index of the notes is.
@@ -42,7 +45,7 @@ type providerHealth struct {
 	Status route.Status `json:"status"`
 	Error  string       `json:"error"`
 	Usage  struct {
-		Today todayUsage `json:"today"`
+		Today usage.Totals `json:"today"`
 	} `json:"usage"`
 	Quota       []quota.Standing `json:"quota"`
 	Concurrency atOnce           `json:"concurrency"`
@@ -63,14 +66,6 @@ func concurrent(r route.Report) atOnce {
 	return a
 }
 
-type todayUsage struct {
-	Requests     int64   `json:"requests"`
-	Errors       int64   `json:"errors"`
-	InputTokens  int64   `json:"input_tokens"`
-	OutputTokens int64   `json:"output_tokens"`
-	CostUSD      float64 `json:"cost_usd"`
-}
-
 func (s *Site) health(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Vary", "Accept")
 	if strings.Contains(r.Header.Get("Accept"), "text/html") {
@@ -79,7 +74,7 @@ func (s *Site) health(w http.ResponseWriter, r *http.Request) error {
 	return s.healthJSON(w)
 }
 
-// Vitals is /health and /metrics alone, for a process without pages. Router, Ledger and Version are required.
+// Vitals is /health and /metrics alone, for a process without pages. Router, Ledger, DB and Version are required.
 func Vitals(c Config) http.Handler {
 	if c.Incidents == nil {
 		c.Incidents = func() []alert.Alert { return nil }
@@ -98,16 +93,14 @@ func Vitals(c Config) http.Handler {
 func (s *Site) healthJSON(w http.ResponseWriter) error {
 	today := s.Ledger.Today()
 	h := healthReport{Status: "ok", Version: s.Version, Providers: map[string]providerHealth{}, Incidents: []incident{}}
-	if s.Ledger.Broken() != nil || s.DB.Trouble() != nil {
+	reports := s.Router.Reports()
+	h.Dependencies = s.dependencies(reports)
+	if slices.ContainsFunc(h.Dependencies, func(d Dependency) bool { return d.State == route.Down }) {
 		h.Status = "degraded"
 	}
-	for _, p := range s.Router.Reports() {
-		if p.Health.Status == route.Down && !p.Found {
-			h.Status = "degraded"
-		}
-		t := today[p.Name]
+	for _, p := range reports {
 		x := providerHealth{Kind: p.Kind, Status: p.Health.Status, Error: p.Health.Error, Quota: p.Quota, Concurrency: concurrent(p)}
-		x.Usage.Today = todayUsage{t.Requests, t.Errors, t.InputTokens, t.OutputTokens, float64(t.CostMicroUSD) / 1e6}
+		x.Usage.Today = today[p.Name]
 		h.Providers[p.Name] = x
 	}
 	for _, i := range s.Incidents() {
@@ -143,9 +136,17 @@ type healthPage struct {
 }
 
 func (s *Site) healthPage(host string) healthPage {
-	p := healthPage{Version: s.Version, Host: host, Incidents: s.Incidents()}
 	reports := s.Router.Reports()
-	p.Limits = limits(reports)
+	p := healthPage{Version: s.Version, Host: host, Incidents: s.Incidents(), Limits: limits(reports), Dependencies: s.dependencies(reports)}
+	p.Sentence, p.Well = sentence(p.Dependencies, s.NoModel(), time.Now())
+	if n := len(p.Incidents); p.Well && n > 0 {
+		p.Sentence, p.Well = plural(int64(n), "incident")+" last"+map[bool]string{true: "s"}[n == 1]+".", false
+	}
+	return p
+}
+
+// dependencies are all that this program needs, each with its state; what the page and the JSON say of it is one.
+func (s *Site) dependencies(reports []route.Report) (all []Dependency) {
 	for _, r := range reports {
 		d := Dependency{Name: r.Name, State: r.Health.Status, Since: r.Health.Since}
 		switch d.State {
@@ -160,7 +161,7 @@ func (s *Site) healthPage(host string) healthPage {
 		default:
 			d.Says = "Has not been asked yet."
 		}
-		p.Dependencies = append(p.Dependencies, d)
+		all = append(all, d)
 	}
 	books := Dependency{Name: "the books", State: route.Up, Says: "Every attempt is written down before it is made."}
 	if err := s.Ledger.Broken(); err != nil {
@@ -170,18 +171,14 @@ func (s *Site) healthPage(host string) healthPage {
 			books.Cure = "Start PostgreSQL at " + s.DB.Path() + ", and see that it is reachable from here. Answering goes on; what is not written yet waits in memory."
 		}
 	}
-	p.Dependencies = append(p.Dependencies, books)
+	all = append(all, books)
 	if t := s.DB.Trouble(); t != nil {
-		p.Dependencies = append(p.Dependencies, Dependency{Name: "the database", State: route.Down, Since: t.Since, Says: t.Says() + ".", Cure: t.Cure()})
+		all = append(all, Dependency{Name: "the database", State: route.Down, Since: t.Since, Says: t.Says() + ".", Cure: t.Cure()})
 	}
 	if s.Dependencies != nil {
-		p.Dependencies = append(p.Dependencies, s.Config.Dependencies()...)
+		all = append(all, s.Config.Dependencies()...)
 	}
-	p.Sentence, p.Well = sentence(p.Dependencies, s.NoModel(), time.Now())
-	if n := len(p.Incidents); p.Well && n > 0 {
-		p.Sentence, p.Well = plural(int64(n), "incident")+" last"+map[bool]string{true: "s"}[n == 1]+".", false
-	}
-	return p
+	return all
 }
 
 // sentence is the top of the health page.

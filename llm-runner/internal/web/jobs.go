@@ -1,16 +1,22 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/route"
+	"home.arpa/lab/llm-runner/internal/toolbox"
+	"home.arpa/lab/llm-runner/internal/usage"
 )
 
 // queuePage lists the jobs, by what is to be known of them first.
@@ -23,16 +29,34 @@ type queueSection struct {
 	State jobs.State
 	Says  string
 	Count int
-	Jobs  []jobs.Job
+	Jobs  []queued
+}
+
+// queued is a job in the list.
+type queued struct {
+	jobs.Job
+	Who string // who answers or answered it, as far as that is known
 }
 
 // jobForm is the form for a new job, and what was wrong with it.
 type jobForm struct {
-	Spec   jobs.Spec
-	Key    string
-	Picker picker
-	Faults []jobs.FieldError
+	Spec      jobs.Spec
+	Key       string
+	Picker    picker
+	Faults    []jobs.FieldError
+	Providers []string        // of which one may have to answer
+	Tools     []toolbox.Entry // that a model may call
+	Notify    []jobs.Notify   // on which ends a person may be told
 }
+
+// More says that something of the folded part was filled in.
+func (f jobForm) More() bool {
+	c := f.Spec
+	return c.Title+c.Requires+c.Deadline+c.Output+string(c.Notify) != "" || c.Priority != 0 && c.Priority != 5 || c.MaxAttempts != 0 && c.MaxAttempts != 5 || len(c.Tools) > 0
+}
+
+// Uses says that a tool was named.
+func (f jobForm) Uses(name string) bool { return slices.Contains(f.Spec.Tools, name) }
 
 // queueMost is how many jobs of one state the page lists.
 const queueMost = 50
@@ -55,13 +79,35 @@ func (s *Site) queue(w http.ResponseWriter, r *http.Request) error {
 		if x.Count = counts[x.State]; x.Count == 0 {
 			continue
 		}
-		if x.Jobs, err = s.Jobs.Jobs(r.Context(), jobs.Filter{States: []jobs.State{x.State}, Limit: queueMost}); err != nil {
+		all, err := s.Jobs.Jobs(r.Context(), jobs.Filter{States: []jobs.State{x.State}, Limit: queueMost})
+		if err != nil {
 			return err
+		}
+		for _, j := range all {
+			x.Jobs = append(x.Jobs, queued{j, s.whose(j)})
 		}
 		moving = moving || !x.State.Ended()
 		p.Sections = append(p.Sections, x)
 	}
 	return s.show(w, r, "queue", frame{Title: "Queue", Nav: "queue", Refresh: reload(moving), Page: p})
+}
+
+// whose says which model answered a job, or would.
+func (s *Site) whose(j jobs.Job) string {
+	switch {
+	case j.Route.Model != "":
+		return j.Route.Model + " on " + j.Route.Provider
+	case j.WaitsModel != "":
+		return j.WaitsModel + " on " + j.WaitsFor
+	case j.Type == jobs.Research:
+		return "research"
+	case j.Asked == "" && j.Requires == "" && !j.Project:
+		return cmp.Or(s.Router.Table().Default.Model, "the default model")
+	}
+	if d := s.Router.Decide(route.Ask{Model: j.Asked, Project: j.Project, Requires: j.Requires}); len(d.Targets) > 0 && d.Targets[0].Model != "" {
+		return d.Targets[0].Model + " on " + d.Targets[0].Provider
+	}
+	return cmp.Or(j.Asked, j.Requires)
 }
 
 func (s *Site) newJob(w http.ResponseWriter, r *http.Request) error {
@@ -70,6 +116,18 @@ func (s *Site) newJob(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Site) showForm(w http.ResponseWriter, r *http.Request, status int, form jobForm) error {
 	form.Key, form.Picker = newKey(), s.picker(form.Spec.Model, form.Spec.Project)
+	form.Notify = []jobs.Notify{jobs.NotifyAlways, jobs.NotifySuccess, jobs.NotifyFailure}
+	for _, x := range s.Router.Reports() {
+		if x.Kind != "vault" {
+			form.Providers = append(form.Providers, x.Name)
+		}
+	}
+	if s.Tools != nil {
+		var err error
+		if form.Tools, err = s.Tools.Entries(r.Context(), 0); err != nil {
+			return err
+		}
+	}
 	return s.showStatus(w, r, status, "newjob", frame{Title: "New job", Nav: "queue", Page: form})
 }
 
@@ -83,6 +141,7 @@ type jobPage struct {
 	Waits    *shownPlan // that waits for a person; nil: none does
 	Run      bool       // its steps can be seen
 	Timeline []jobs.Event
+	Ledger   []usage.Row // its attempts to have somebody answer, oldest first
 }
 
 // Waiting is how long the job has waited in all.
@@ -104,6 +163,13 @@ func (s *Site) job(w http.ResponseWriter, r *http.Request) error {
 	}
 	p := jobPage{Job: j}
 	if p.Timeline, err = s.Jobs.Timeline(r.Context(), id, 0); err != nil {
+		return err
+	}
+	until := time.Now()
+	if j.State.Ended() {
+		until = j.Ended
+	}
+	if p.Ledger, err = usage.Made(r.Context(), s.DB, jobs.WorkName(id), j.Created, until); err != nil {
 		return err
 	}
 	if s.Tools != nil && len(j.Tools) > 0 {
@@ -144,12 +210,16 @@ func (s *Site) submitJob(w http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
 		return problem{http.StatusBadRequest, "The form cannot be read", "It may be larger than 4 MiB. Nothing was taken."}
 	}
-	priority, err := strconv.Atoi(r.FormValue("priority"))
-	if err != nil && r.FormValue("priority") != "" {
-		priority = -1 // refused with the other faults
+	number := func(field string) int {
+		n, err := strconv.Atoi(r.FormValue(field))
+		if err != nil && r.FormValue(field) != "" {
+			n = -1 // refused with the other faults
+		}
+		return n
 	}
 	spec := jobs.Spec{Type: jobs.Type(r.FormValue("type")), Title: r.FormValue("title"), Prompt: r.FormValue("prompt"), Model: r.FormValue("model"),
-		Project: yes(r.FormValue("project")), Priority: priority, Deadline: r.FormValue("deadline")}
+		Project: yes(r.FormValue("project")), Priority: number("priority"), Deadline: strings.TrimSpace(r.FormValue("deadline")), MaxAttempts: number("max_attempts"),
+		Requires: r.FormValue("requires"), Notify: jobs.Notify(r.FormValue("notify")), Output: strings.TrimSpace(r.FormValue("output")), Tools: r.Form["tool"]}
 	if spec.Type == jobs.Research {
 		if yes(r.FormValue("plan")) {
 			spec.Plan = llm.PlanAsk

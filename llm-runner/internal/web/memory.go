@@ -254,9 +254,6 @@ func (s *Site) apiMemory(r *http.Request) (any, error) {
 		return nil, err
 	}
 	open, err := s.Memory.Conflicts(r.Context())
-	if facts == nil {
-		facts = []memory.Fact{}
-	}
 	return map[string]any{"facts": facts, "conflicts": open, "on": !s.Memory.Off}, err
 }
 

@@ -50,6 +50,15 @@ func recalls(m *memory.Service) func(context.Context, llm.Request) ([]chat.Remem
 // memoryRig is a rig whose person said a few things about themselves.
 func memoryRig(t testing.TB) *rig {
 	t.Helper()
+	withMemory()
+	defer func() { rigMemory = nil }()
+	r := newRig(t)
+	r.said(t)
+	return r
+}
+
+// withMemory gives the next rigs a memory, which understands what said says.
+func withMemory() {
 	answers := factFinder{
 		"I live in Berlin":  proposes("The user lives in Berlin", "I live in Berlin", false),
 		"I moved to Bonn":   proposes("The user lives in Bonn", "I moved to Bonn, no longer Berlin", true),
@@ -78,8 +87,11 @@ func memoryRig(t testing.TB) *rig {
 				return out, err
 			}})
 	}
-	defer func() { rigMemory = nil }()
-	r := newRig(t)
+}
+
+// said has a person say a few things about themselves, and has them remembered.
+func (r *rig) said(t testing.TB) {
+	t.Helper()
 	for _, q := range []string{"I live in Berlin, in a flat on the third floor. Which tram?", "I take my coffee without sugar. How much caffeine is in it?",
 		"I play the cello <b>well</b>, what comes next?", "Meine Muttersprache ist Ungarisch. Bitte korrigiere mich.", "I moved to Bonn, no longer Berlin. Where do I register?",
 		"I take my coffee with two spoons of sugar. Is that bad?"} {
@@ -88,7 +100,6 @@ func memoryRig(t testing.TB) *rig {
 	if _, err := r.Memory.Learn(t.Context(), "test"); err != nil {
 		t.Fatal(err)
 	}
-	return r
 }
 
 func TestMemoryPage(t *testing.T) {

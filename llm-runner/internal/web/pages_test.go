@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"os/exec"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -227,11 +229,11 @@ func TestHealth(t *testing.T) {
 	p := h["providers"].(map[string]any)
 	contabo := p["contabo"].(map[string]any)
 	today := contabo["usage"].(map[string]any)["today"].(map[string]any)
-	if h["status"] != "ok" || h["version"] != "v1.2.3" || len(h) != 4 || len(p) != 3 || contabo["kind"] != "ollama" || contabo["status"] != "up" ||
-		contabo["error"] != "" || len(contabo) != 6 || len(today) != 5 || today["requests"] != 1.0 || today["output_tokens"] != 387.0 || today["cost_usd"] != 0.0 {
+	if h["status"] != "ok" || h["version"] != "v1.2.3" || len(h) != 5 || len(p) != 3 || contabo["kind"] != "ollama" || contabo["status"] != "up" ||
+		contabo["error"] != "" || len(contabo) != 6 || len(today) != 8 || today["requests"] != 1.0 || today["output_tokens"] != 387.0 || today["cost_usd"] != 0.0 {
 		t.Errorf("%v", h)
 	}
-	if q := p["groq"].(map[string]any)["quota"].([]any); len(q) != 1 || q[0].(map[string]any)["remaining"] != 12.0 {
+	if q := p["groq"].(map[string]any)["quota"].([]any); len(q) != 1 || q[0].(map[string]any)["remaining"] != 12.0 || q[0].(map[string]any)["used"] != q[0].(map[string]any)["limit"].(float64)-12 {
 		t.Errorf("quota %v", q)
 	} else if at, ok := q[0].(map[string]any)["exhausted_at"]; !ok || at != nil {
 		t.Errorf("exhausted_at must be there, and null while nothing is used: %v", q)
@@ -357,18 +359,14 @@ func TestALongConversationIsRenderedOnce(t *testing.T) {
 	}
 	r := newRig(t)
 	turn := r.long(500)
-	var took [2]time.Duration
-	for i := range took {
-		began := time.Now()
+	for range 2 {
 		_, body := r.get(chatPath(turn))
-		took[i] = time.Since(began)
 		if n := strings.Count(body, "<article"); n != 500 {
 			t.Fatalf("%d messages", n)
 		}
 	}
-	t.Logf("first %s, then %s", took[0].Round(time.Millisecond), took[1].Round(time.Millisecond))
-	if took[1] > took[0]/2 { // the benchmark has the numbers; a busy machine has none that count
-		t.Errorf("finished answers are rendered again: first %s, then %s", took[0], took[1])
+	if r.rendered.made != 250 { // the benchmark has the time that this saves
+		t.Errorf("250 answers were rendered %d times", r.rendered.made)
 	}
 }
 
@@ -452,5 +450,17 @@ func TestTheScriptCanBeRead(t *testing.T) {
 	}
 	if out, err := exec.Command(node, "--check", "static/app.js").CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestSpaceIsInStepsOfFour(t *testing.T) {
+	r := newRig(t)
+	space := regexp.MustCompile(`[{;\s](?:padding|margin|gap|row-gap|column-gap|(?:padding|margin)-\w+):\s*([^;}]+)`)
+	for _, m := range space.FindAllStringSubmatch(string(r.assets["app.css"].body), -1) {
+		for _, px := range regexp.MustCompile(`\b(\d+)px`).FindAllStringSubmatch(m[1], -1) {
+			if n, err := strconv.Atoi(px[1]); err != nil || n > 2 && n%4 != 0 {
+				t.Errorf("%s", strings.TrimSpace(m[0]))
+			}
+		}
 	}
 }

@@ -36,6 +36,11 @@ type phaseView struct {
 	Says   string // what it waits for, or what it is
 }
 
+// Draft is what a person who has no project may ask a model.
+func (progressPage) Draft() string {
+	return "Write a note for my vault that plans a project in phases: type: project in its frontmatter, a heading for each phase, a task list (- [ ]) below each. Ask me first what the project is."
+}
+
 // upDays is how far the way up of a project looks back.
 const upDays = 90
 

@@ -49,6 +49,7 @@ func (s *Site) routes() http.Handler {
 
 	// JSON, for the command line and other programs.
 	page("GET /api/chats", s.apiChats)
+	page("GET /api/find", s.apiFind)
 	page("GET /api/route", s.apiRoute)
 	page("GET /api/models", s.apiModels)
 	page("GET /api/usage", s.apiUsage)

@@ -65,16 +65,17 @@ type Config struct {
 	Undelivered func() map[string]int
 	// NoModel says that nothing that could answer is connected; nil: asked of the router.
 	NoModel func() bool
+	LogOut  bool         // people have logged in: pages show the way out
 	Log     *slog.Logger // nil: slog.Default()
 }
 
-// A Dependency is something this program needs, as the health page shows it.
+// A Dependency is something this program needs, as /health shows it.
 type Dependency struct {
-	Name  string
-	State route.Status // up, down or unknown
-	Says  string       // one sentence: what it does now, or what is wrong
-	Since time.Time    // of the state; zero: not known
-	Cure  string       // what to do where State is down
+	Name  string       `json:"name"`
+	State route.Status `json:"status"`         // up, down or unknown
+	Says  string       `json:"says"`           // one sentence: what it does now, or what is wrong
+	Since time.Time    `json:"since,omitzero"` // of the state; zero: not known
+	Cure  string       `json:"cure,omitempty"` // what to do where State is down
 }
 
 // A Site is the http.Handler of all pages.
@@ -139,21 +140,19 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // frame is what every page has around its own content.
 type frame struct {
-	Title    string
-	Nav      string // chat, queue, usage, health: the page's place in the navigation
-	Theme    string // light, dark; "" as the system
-	Next     string // the theme that the switch turns to
-	Path     string // of this page, for forms that come back to it
-	Where    []machine
-	Refresh  int         // seconds after which the page loads itself again without the script: there will be news; 0 never
-	Queue    bool        // there is one
-	Trouble  *db.Trouble // with the disk; nil none
-	Library  bool        // there is one
-	Progress bool        // there is one
-	Tools    bool        // there are some
-	Memory   bool        // there is one
-	Agents   bool        // there are some
-	Page     any
+	Title   string
+	Nav     string // chat, queue, usage, health: the page's place in the navigation
+	Theme   string // light, dark; "" as the system
+	Next    string // the theme that the switch turns to
+	Path    string // of this page, for forms that come back to it
+	Where   []machine
+	Refresh int         // seconds after which the page loads itself again without the script: there will be news; 0 never
+	Trouble *db.Trouble // with the disk; nil none
+	Places  []place     // in the navigation
+	LogOut  bool        // there is a way out
+	Tools   bool        // there are some
+	Memory  bool        // there is one
+	Page    any
 }
 
 // How soon pages load themselves again without the script, in seconds: while something moves, and while something waits.
@@ -178,8 +177,11 @@ func (s *Site) showStatus(w http.ResponseWriter, r *http.Request, status int, na
 	f.Theme, f.Next = theme(r)
 	f.Path = r.URL.Path
 	f.Where = s.where()
-	f.Queue, f.Library, f.Progress, f.Tools, f.Memory, f.Agents = s.Jobs != nil, s.Library != nil, s.Progress != nil, s.Tools != nil, s.Memory != nil, s.Agents != nil
-	f.Trouble = s.DB.Trouble()
+	f.Tools, f.Memory = s.Tools != nil, s.Memory != nil
+	f.Places, f.LogOut, f.Trouble = s.places(), s.LogOut, s.DB.Trouble()
+	for i, p := range f.Places {
+		f.Places[i].Here = p.Nav == f.Nav
+	}
 	var b bytes.Buffer
 	if err := s.pages[name].ExecuteTemplate(&b, "layout", f); err != nil {
 		return err

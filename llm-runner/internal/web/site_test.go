@@ -26,6 +26,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/route"
 	"home.arpa/lab/llm-runner/internal/toolbox"
 	"home.arpa/lab/llm-runner/internal/usage"
+	"home.arpa/lab/llm-runner/test/enginetest"
 )
 
 // puppet is a provider whose answers the test plays.
@@ -89,15 +90,7 @@ func newRig(t testing.TB) *rig { return rigAt(t, filepath.Join(t.TempDir(), db.N
 func durableRig(t testing.TB) *rig {
 	t.Helper()
 	return rigWith(t, filepath.Join(t.TempDir(), db.Name), func(d *db.DB, log *slog.Logger) *engine.Engine {
-		handle, err := d.NewWriter()
-		if err != nil {
-			t.Fatal(err)
-		}
-		work, err := engine.Open(context.Background(), handle, engine.Config{Log: log})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return work
+		return enginetest.On(t, d, engine.Config{Log: log})
 	})
 }
 

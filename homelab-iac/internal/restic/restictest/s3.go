@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"home.arpa/lab/homelab-iac/internal/restic"
+	"home.arpa/lab/internal/port"
 )
 
 // Bucket is the one that S3 makes.
@@ -38,12 +39,11 @@ func S3(t testing.TB) map[string]restic.Repo {
 			t.Fatal(err)
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := port.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	l.Close()
+	addr := fmt.Sprintf("127.0.0.1:%d", free)
 	server := exec.Command(tool, "--access", root, "--secret", rootSecret, "--port", addr, "--iam-dir", dir+"/iam", "posix", "--versioning-dir", dir+"/versions", dir+"/data")
 	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := server.Start(); err != nil {

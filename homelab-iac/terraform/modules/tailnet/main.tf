@@ -15,6 +15,8 @@ locals {
     { action = "accept", src = ["tag:control"], dst = ["tag:gpu:11434"] },                                          # llm-runner asks the model at home
     { action = "accept", src = ["tag:control"], dst = ["tag:services:8888,3002,3001"] },                            # searches, traces, the pushes of its monitors
     { action = "accept", src = ["tag:gpu", "tag:learning"], dst = ["tag:services:3001"] },                          # the pushes of their monitors
+    { action = "accept", src = ["tag:control"], dst = ["tag:services:443"] },                                       # the precheck reads Infisical
+    { action = "accept", src = ["tag:learning"], dst = ["tag:control:443"] },                                       # Prometheus reads llm-runner
     { action = "accept", src = ["tag:learning"], dst = ["tag:control:9100", "tag:services:9100", "tag:gpu:9100"] }, # Prometheus reads the node exporters
     { action = "accept", src = ["tag:control"], dst = ["tag:learning:22"] },                                        # the drill
     { action = "accept", src = ["tag:control", "tag:services"], dst = ["tag:services:22000"], proto = "tcp" },      # the vault on the VPS

@@ -15,15 +15,15 @@ dir=$cache/gitea-$want
 if [ ! -e "$dir/gitea" ]; then
 	mkdir -p "$cache"
 	exec 9>"$cache/gitea.lock"
-	flock -w 1500 9 # another one may be at it
+	flock -w 3000 9 # another one may be at it
 fi
 if [ ! -e "$dir/gitea" ]; then
 	say "building Gitea into $dir" >&2
 	rm -rf "$dir.part"
 	mkdir -p "$dir.part"
-	again timeout 600 go mod download code.gitea.io/gitea >&2
+	again timeout 900 go mod download code.gitea.io/gitea >&2
 	version=$(go list -m -f '{{.Version}}' code.gitea.io/gitea)
-	again env CGO_ENABLED=0 GOFLAGS=-mod=readonly timeout 1200 go build -trimpath -ldflags "-s -w -X main.Version=${version#v}" -o "$dir.part/gitea" code.gitea.io/gitea >&2
+	again env CGO_ENABLED=0 GOFLAGS=-mod=readonly timeout 2700 go build -trimpath -ldflags "-s -w -X main.Version=${version#v}" -o "$dir.part/gitea" code.gitea.io/gitea >&2
 	from=$(go list -m -f '{{.Dir}}' code.gitea.io/gitea)
 	cp -r --no-preserve=mode "$from/templates" "$from/options" "$from/public" "$dir.part/"
 	rm -rf "$dir"

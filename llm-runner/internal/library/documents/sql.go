@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/extract"
 )
 
@@ -98,24 +99,14 @@ func (s Store) Added(ctx context.Context, collection, path string) (time.Time, e
 
 // List returns what is kept in a collection, the newest first; "" in all.
 func (s Store) List(ctx context.Context, collection string) ([]Stored, error) {
-	rows, err := s.DB.Read().QueryContext(ctx, `SELECT collection, path, title, url, format, day, added_at, octet_length(text), pages, remarks
-		FROM library_documents WHERE collection = ? OR ? = '' ORDER BY added_at DESC, path`, collection, collection)
-	if err != nil {
-		return nil, fmt.Errorf("list documents: %w", err)
-	}
-	defer rows.Close()
-	all := []Stored{}
-	for rows.Next() {
-		var x Stored
+	return db.All(ctx, s.DB.Read(), "list documents", func(row *sql.Rows) (x Stored, err error) {
 		var added int64
 		var pages, remarks string
-		if err := rows.Scan(&x.Collection, &x.Path, &x.Title, &x.URL, &x.Format, &x.Day, &added, &x.Bytes, &pages, &remarks); err != nil {
-			return nil, fmt.Errorf("list documents: %w", err)
-		}
+		err = row.Scan(&x.Collection, &x.Path, &x.Title, &x.URL, &x.Format, &x.Day, &added, &x.Bytes, &pages, &remarks)
 		x.Added, x.Pages, x.Remarks = time.UnixMilli(added), len(SplitPages(pages)), Lines(remarks)
-		all = append(all, x)
-	}
-	return all, rows.Err()
+		return x, err
+	}, `SELECT collection, path, title, url, format, day, added_at, octet_length(text), pages, remarks
+		FROM library_documents WHERE collection = ? OR ? = '' ORDER BY added_at DESC, path`, collection, collection)
 }
 
 // Marks returns what changes with every change.
@@ -129,22 +120,16 @@ func (s Store) Marks(ctx context.Context) (m Marks, err error) {
 
 // Revs returns the revision of every document, by collection and path.
 func (s Store) Revs(ctx context.Context) (map[string]map[string]int64, error) {
-	rows, err := s.DB.Read().QueryContext(ctx, `SELECT collection, path, rev FROM library_documents`)
-	if err != nil {
-		return nil, fmt.Errorf("read documents: %w", err)
-	}
-	defer rows.Close()
 	all := map[string]map[string]int64{}
-	for rows.Next() {
+	err := db.Each(ctx, s.DB.Read(), "read documents", func(row *sql.Rows) error {
 		var collection, path string
 		var rev int64
-		if err := rows.Scan(&collection, &path, &rev); err != nil {
-			return nil, fmt.Errorf("read documents: %w", err)
-		}
+		err := row.Scan(&collection, &path, &rev)
 		if all[collection] == nil {
 			all[collection] = map[string]int64{}
 		}
 		all[collection][path] = rev
-	}
-	return all, rows.Err()
+		return err
+	}, `SELECT collection, path, rev FROM library_documents`)
+	return all, err
 }

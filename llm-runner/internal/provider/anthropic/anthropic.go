@@ -7,6 +7,7 @@ package anthropic
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -39,12 +40,7 @@ type Config struct {
 // Validate returns all faults of c.
 func (c Config) Validate() error { return upstream.Check(c.url(), DefaultURL, c.Timeout) }
 
-func (c Config) url() string {
-	if c.URL == "" {
-		return DefaultURL
-	}
-	return c.URL
-}
+func (c Config) url() string { return cmp.Or(c.URL, DefaultURL) }
 
 // A Provider is one account at Anthropic. It implements llm.Provider, llm.Lister and llm.Forwarder.
 type Provider struct {
@@ -59,14 +55,11 @@ var (
 
 // New returns the Provider of a valid Config. It does not connect.
 func New(c Config) *Provider {
-	if c.Name == "" {
-		c.Name = "anthropic"
-	}
 	h := http.Header{}
 	if c.Key != "" {
 		h.Set("X-Api-Key", c.Key)
 	}
-	return &Provider{client: upstream.New(c.Name, c.url(), h, c.Timeout).Over(c.Dial)}
+	return &Provider{client: upstream.New(cmp.Or(c.Name, "anthropic"), c.url(), h, c.Timeout).Over(c.Dial)}
 }
 
 // CloseIdle closes connections that nobody uses.
@@ -106,19 +99,7 @@ func (p *Provider) open(ctx context.Context, req llm.Request) (*http.Response, e
 	if err != nil {
 		return nil, &llm.Error{Kind: llm.BadRequest, Message: "the request cannot be written: " + err.Error(), Err: err}
 	}
-	return p.do(ctx, "/v1/messages", http.Header{"Anthropic-Version": {Version}}, body)
-}
-
-// do sends a request and turns every response that is not a success into an *llm.Error.
-func (p *Provider) do(ctx context.Context, path string, header http.Header, body []byte) (*http.Response, error) {
-	resp, err := p.client.Do(ctx, path, header, body)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode >= 300 {
-		return nil, refusal(resp.StatusCode, resp.Header, upstream.ErrorBody(resp), time.Now())
-	}
-	return resp, nil
+	return p.client.Ask(ctx, "/v1/messages", http.Header{"Anthropic-Version": {Version}}, body, refusal)
 }
 
 // read turns the body of an answer into events. It is a stream of server-sent events, or, from servers that do not stream,
@@ -230,7 +211,7 @@ type modelPage struct {
 
 func (p *Provider) page(ctx context.Context, path string) (modelPage, error) {
 	var page modelPage
-	resp, err := p.do(ctx, path, http.Header{"Anthropic-Version": {Version}}, nil)
+	resp, err := p.client.Ask(ctx, path, http.Header{"Anthropic-Version": {Version}}, nil, refusal)
 	if err != nil {
 		return page, err
 	}
@@ -256,7 +237,7 @@ func (p *Provider) Forward(ctx context.Context, path string, header http.Header,
 			h[k] = v
 		}
 	}
-	resp, err := p.do(ctx, path, h, body)
+	resp, err := p.client.Ask(ctx, path, h, body, refusal)
 	if err != nil {
 		return nil, p.failure(err, "", false)
 	}

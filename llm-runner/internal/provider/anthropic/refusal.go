@@ -77,20 +77,10 @@ func kindOf(status int, e apiError) llm.Kind {
 	case "invalid_request_error", "request_too_large":
 		return llm.BadRequest
 	}
-	switch status {
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return llm.Auth
-	case http.StatusNotFound:
-		return llm.NotFound
-	case http.StatusTooManyRequests:
-		return llm.Quota
-	case http.StatusRequestTimeout, http.StatusConflict:
+	if status == http.StatusConflict {
 		return llm.Unavailable
 	}
-	if status >= 400 && status < 500 {
-		return llm.BadRequest
-	}
-	return llm.Unavailable
+	return upstream.KindOf(status)
 }
 
 // words returns the error in words for people, with the cure where a person must act.

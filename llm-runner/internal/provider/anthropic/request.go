@@ -295,7 +295,7 @@ func blocks(parts []llm.Part) []block {
 		case p.Image != nil:
 			out = append(out, block{Type: "image", Source: picture(p.Image)})
 		case p.Call != nil:
-			out = append(out, block{Type: "tool_use", ID: toolID(p.Call.ID), Name: p.Call.Name, Input: input(p.Call.Arguments)})
+			out = append(out, block{Type: "tool_use", ID: toolID(p.Call.ID), Name: p.Call.Name, Input: p.Call.Object()})
 		case p.Result != nil:
 			r := p.Result
 			out = append(out, block{Type: "tool_result", ToolUseID: toolID(r.ID), Content: r.Text, IsError: r.IsError})
@@ -315,20 +315,6 @@ func picture(i *llm.Image) *source {
 		mime = http.DetectContentType(i.Data)
 	}
 	return &source{Type: "base64", MediaType: mime, Data: i.Data}
-}
-
-// input returns a call's arguments as the object that the API demands. Text that is not one is wrapped the way that the
-// documentation of fine-grained tool streaming advises, so that the model sees its mistake.
-func input(arguments string) json.RawMessage {
-	raw := json.RawMessage(strings.TrimSpace(arguments))
-	switch {
-	case len(raw) == 0 || string(raw) == "null":
-		return json.RawMessage(`{}`)
-	case raw[0] == '{' && json.Valid(raw):
-		return raw
-	}
-	wrapped, _ := json.Marshal(map[string]string{"INVALID_JSON": arguments}) // strings always can be
-	return wrapped
 }
 
 // toolID replaces what the API refuses in ids (it takes ^[a-zA-Z0-9_-]+$): they may come from another provider.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -229,5 +230,32 @@ func TestADailyQuotaIsHeldUntilMidnightInCalifornia(t *testing.T) {
 	}
 	if clock := e.Until.In(zone).Format(time.TimeOnly); clock != "00:00:00" || e.Limits[0].Max != llm.Known(1) || e.Limits[0].Model != "gemini-3.8-flash" {
 		t.Errorf("until %s in California, limits %+v", clock, e.Limits)
+	}
+}
+
+// An alias has the quota of the model that it stands for, which is what the refusal names.
+func TestAQuotaIsThatOfTheAliasToo(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusTooManyRequests)
+		fmt.Fprint(w, `{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"quota","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[
+			{"quotaMetric":"generate_content_free_tier_requests","quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier","quotaDimensions":{"model":"gemini-2.5-flash"},"quotaValue":"20"}]}]}}`)
+	}))
+	defer server.Close()
+	p := gemini.New(gemini.Config{URL: server.URL, Key: "k"})
+	for model, want := range map[string][]string{"gemini-flash-latest": {"gemini-2.5-flash", "gemini-flash-latest"}, "gemini-2.5-flash": {"gemini-2.5-flash"}} {
+		_, err := llm.Collect(p.Stream(t.Context(), llm.Request{Model: model, Messages: ask("one").Messages}))
+		var e *llm.Error
+		if !errors.As(err, &e) {
+			t.Fatal(err)
+		}
+		var of []string
+		for _, l := range e.Limits {
+			if of = append(of, l.Model); l.Dimension != llm.RequestsPerDay || !l.Exhausted {
+				t.Errorf("%+v", l)
+			}
+		}
+		if !slices.Equal(of, want) {
+			t.Errorf("%s: the quota of %q", model, of)
+		}
 	}
 }

@@ -39,7 +39,7 @@ func (p *Provider) Embed(ctx context.Context, req llm.EmbedRequest) (llm.Embeddi
 	for texts := range slices.Chunk(req.Texts, maxBatch) {
 		part, err := p.embed(ctx, req, texts)
 		if err != nil {
-			return llm.Embeddings{}, p.client.Failed(err, req.Model, false)
+			return llm.Embeddings{}, p.failed(err, req.Model, false)
 		}
 		for _, e := range part.Embeddings {
 			out.Vectors = append(out.Vectors, e.Values)
@@ -66,7 +66,7 @@ func (p *Provider) embed(ctx context.Context, req llm.EmbedRequest, texts []stri
 	if err != nil {
 		return out, fmt.Errorf("write embedding request: %w", err)
 	}
-	resp, err := p.do(ctx, modelPath(req.Model)+":batchEmbedContents", body)
+	resp, err := p.ask(ctx, modelPath(req.Model)+":batchEmbedContents", body)
 	if err != nil {
 		return out, err
 	}

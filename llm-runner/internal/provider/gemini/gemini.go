@@ -6,6 +6,7 @@ package gemini
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,12 +39,7 @@ type Config struct {
 // Validate returns all faults of c.
 func (c Config) Validate() error { return upstream.Check(c.url(), DefaultURL, c.Timeout) }
 
-func (c Config) url() string {
-	if c.URL == "" {
-		return DefaultURL
-	}
-	return c.URL
-}
+func (c Config) url() string { return cmp.Or(c.URL, DefaultURL) }
 
 // A Provider is one project at Google: its quotas are the project's, whichever of its keys is used. It implements
 // llm.Provider, llm.Embedder and llm.Lister.
@@ -59,14 +55,11 @@ var (
 
 // New returns the Provider of a valid Config. It does not connect.
 func New(c Config) *Provider {
-	if c.Name == "" {
-		c.Name = "gemini"
-	}
 	h := http.Header{}
 	if c.Key != "" {
 		h.Set("X-Goog-Api-Key", c.Key)
 	}
-	return &Provider{client: upstream.New(c.Name, c.url(), h, c.Timeout).Over(c.Dial)}
+	return &Provider{client: upstream.New(cmp.Or(c.Name, "gemini"), c.url(), h, c.Timeout).Over(c.Dial)}
 }
 
 // CloseIdle closes connections that nobody uses.
@@ -79,7 +72,7 @@ func (p *Provider) CloseIdle() { p.client.CloseIdle() }
 func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
 	return func(yield func(llm.Event, error) bool) {
 		started := false
-		fail := func(err error) { yield(llm.Event{}, p.client.Failed(err, req.Model, started)) }
+		fail := func(err error) { yield(llm.Event{}, p.failed(err, req.Model, started)) }
 		resp, err := p.open(ctx, req, false)
 		if err != nil && foreign(err, req) {
 			resp, err = p.open(ctx, req, true)
@@ -102,25 +95,30 @@ func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Ev
 	}
 }
 
+// failed is the error of a request for model. A refusal names the model that a quota is of, which is another name where model is
+// an alias (gemini-flash-latest): the quota is that name's too.
+func (p *Provider) failed(err error, model string, started bool) *llm.Error {
+	e := p.client.Failed(err, model, started)
+	for _, l := range e.Limits {
+		if l.Model != "" && l.Model != model {
+			l.Model = model
+			e.Limits = append(e.Limits, l)
+		}
+	}
+	return e
+}
+
 // open sends req and returns the response of an answer.
 func (p *Provider) open(ctx context.Context, req llm.Request, unsigned bool) (*http.Response, error) {
 	body, err := encode(req, unsigned)
 	if err != nil {
 		return nil, &llm.Error{Kind: llm.BadRequest, Message: "the request cannot be written: " + err.Error(), Err: err}
 	}
-	return p.do(ctx, modelPath(req.Model)+":streamGenerateContent?alt=sse", body)
+	return p.ask(ctx, modelPath(req.Model)+":streamGenerateContent?alt=sse", body)
 }
 
-// do sends a request and turns every response that is not a success into an *llm.Error.
-func (p *Provider) do(ctx context.Context, path string, body []byte) (*http.Response, error) {
-	resp, err := p.client.Do(ctx, "/v1beta/"+path, nil, body)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode >= 300 {
-		return nil, refusal(resp.StatusCode, resp.Header, upstream.ErrorBody(resp), time.Now())
-	}
-	return resp, nil
+func (p *Provider) ask(ctx context.Context, path string, body []byte) (*http.Response, error) {
+	return p.client.Ask(ctx, "/v1beta/"+path, nil, body, refusal)
 }
 
 // modelName returns a model's resource name: models/gemini-3.8-flash, or tunedModels/x where it says so itself.
@@ -264,7 +262,7 @@ func (p *Provider) Models(ctx context.Context) ([]llm.ModelInfo, error) {
 
 func (p *Provider) page(ctx context.Context, path string) (modelPage, error) {
 	var page modelPage
-	resp, err := p.do(ctx, path, nil)
+	resp, err := p.ask(ctx, path, nil)
 	if err != nil {
 		return page, err
 	}

@@ -94,24 +94,7 @@ func kindOf(s status) llm.Kind {
 	case s.Code == http.StatusTooManyRequests && neverAny.MatchString(s.Message):
 		return llm.Spend // no amount of waiting helps: the plan has no such quota
 	}
-	switch s.Code {
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return llm.Auth
-	case http.StatusPaymentRequired:
-		return llm.Spend
-	case http.StatusNotFound:
-		return llm.NotFound
-	case http.StatusTooManyRequests:
-		return llm.Quota
-	case http.StatusServiceUnavailable, 529:
-		return llm.Overload
-	case http.StatusRequestTimeout, 499:
-		return llm.Unavailable
-	}
-	if s.Code >= 400 && s.Code < 500 {
-		return llm.BadRequest
-	}
-	return llm.Unavailable
+	return upstream.KindOf(s.Code)
 }
 
 // neverAny finds a quota of zero, which models have that a plan does not include: "Quota exceeded for metric:

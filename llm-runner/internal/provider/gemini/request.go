@@ -238,7 +238,7 @@ func parts(in []llm.Part, names map[string]string, unsigned bool) []part {
 		case p.Call != nil:
 			c := p.Call
 			names[c.ID] = c.Name
-			x := part{FunctionCall: &functionCall{c.ID, c.Name, args(c.Arguments)}, ThoughtSignature: c.Signature}
+			x := part{FunctionCall: &functionCall{c.ID, c.Name, c.Object()}, ThoughtSignature: c.Signature}
 			if unsigned {
 				x.ThoughtSignature = ""
 			}
@@ -269,18 +269,4 @@ func picture(i *llm.Image) part {
 		mime = http.DetectContentType(i.Data)
 	}
 	return part{InlineData: &inlineData{mime, i.Data}}
-}
-
-// args returns a call's arguments as the object that the API demands; text that is not one is wrapped, so that the model
-// sees its mistake.
-func args(arguments string) json.RawMessage {
-	raw := json.RawMessage(strings.TrimSpace(arguments))
-	switch {
-	case len(raw) == 0 || string(raw) == "null":
-		return json.RawMessage(`{}`)
-	case raw[0] == '{' && json.Valid(raw):
-		return raw
-	}
-	wrapped, _ := json.Marshal(map[string]string{"INVALID_JSON": arguments}) // strings always can be
-	return wrapped
 }

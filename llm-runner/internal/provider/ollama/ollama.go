@@ -5,6 +5,7 @@ package ollama
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,12 +53,7 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (c Config) url() string {
-	if c.URL == "" {
-		return DefaultURL
-	}
-	return c.URL
-}
+func (c Config) url() string { return cmp.Or(c.URL, DefaultURL) }
 
 // A Provider speaks to one machine. It is safe for concurrent use.
 type Provider struct {
@@ -77,10 +73,7 @@ func New(c Config) *Provider {
 	if c.Key != "" {
 		h.Set("Authorization", "Bearer "+c.Key)
 	}
-	if c.Name == "" {
-		c.Name = "ollama"
-	}
-	return &Provider{client: upstream.New(c.Name, c.url(), h, c.Timeout).Over(c.Dial), context: c.Context}
+	return &Provider{client: upstream.New(cmp.Or(c.Name, "ollama"), c.url(), h, c.Timeout).Over(c.Dial), context: c.Context}
 }
 
 // CloseIdle closes connections that nobody uses.
@@ -95,11 +88,11 @@ func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Ev
 			yield(llm.Event{}, &llm.Error{Kind: llm.BadRequest, Provider: p.client.Name, Model: req.Model, Message: err.Error(), Err: err})
 			return
 		}
-		resp, err := p.post(ctx, "/api/chat", in.marshal())
+		resp, err := p.client.Ask(ctx, "/api/chat", nil, in.marshal(), refusal)
 		var e *llm.Error
 		if errors.As(err, &e) && e.Status == http.StatusBadRequest && in.Think != nil && strings.Contains(e.Message, "does not support thinking") {
 			in.Think = nil
-			resp, err = p.post(ctx, "/api/chat", in.marshal())
+			resp, err = p.client.Ask(ctx, "/api/chat", nil, in.marshal(), refusal)
 		}
 		if err != nil {
 			yield(llm.Event{}, p.of(req.Model, err, false))
@@ -120,18 +113,6 @@ func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Ev
 	}
 }
 
-// post sends body (nil asks) and returns the response if it is below 300, and else its refusal as an *llm.Error.
-func (p *Provider) post(ctx context.Context, path string, body []byte) (*http.Response, error) {
-	resp, err := p.client.Do(ctx, path, nil, body)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode >= 300 {
-		return nil, refusal(resp.StatusCode, resp.Header, upstream.ErrorBody(resp), time.Now())
-	}
-	return resp, nil
-}
-
 // of completes an error: whom it came from, which model it is about, and whether the answer had begun.
 func (p *Provider) of(model string, err error, started bool) error {
 	e := p.client.Failed(err, model, started)
@@ -146,7 +127,7 @@ func (p *Provider) of(model string, err error, started bool) error {
 
 // whole asks for path and decodes the answer into out.
 func (p *Provider) whole(ctx context.Context, path string, body []byte, out any) error {
-	resp, err := p.post(ctx, path, body)
+	resp, err := p.client.Ask(ctx, path, nil, body, refusal)
 	if err != nil {
 		return err
 	}

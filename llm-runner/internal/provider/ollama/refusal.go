@@ -31,29 +31,10 @@ func refusal(status int, h http.Header, body []byte, now time.Time) *llm.Error {
 }
 
 func kindOf(status int, message string) llm.Kind {
-	switch status {
-	case http.StatusUnauthorized:
-		return llm.Auth
-	case http.StatusForbidden:
-		if strings.Contains(message, "subscription") { // "this model requires a subscription"
-			return llm.Spend
-		}
-		return llm.Auth
-	case http.StatusPaymentRequired:
+	if status == http.StatusForbidden && strings.Contains(message, "subscription") { // "this model requires a subscription"
 		return llm.Spend
-	case http.StatusNotFound:
-		return llm.NotFound
-	case http.StatusTooManyRequests:
-		return llm.Quota
-	case http.StatusServiceUnavailable, 529: // "server busy, please try again.  maximum pending requests exceeded"
-		return llm.Overload
-	case http.StatusRequestTimeout, 499:
-		return llm.Unavailable
 	}
-	if status >= 400 && status < 500 {
-		return llm.BadRequest
-	}
-	return llm.Unavailable
+	return upstream.KindOf(status) // 503: "server busy, please try again.  maximum pending requests exceeded"
 }
 
 // inBand reads an error that came under status 200.

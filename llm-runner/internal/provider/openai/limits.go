@@ -82,7 +82,7 @@ func counts(flavor Flavor) llm.Counting {
 
 // refill infers from a told wait how a limit's room comes back, since no page says it. Where the wait is what the missing
 // room takes at an even pace, the limit fills continuously: 30 of Groq's 14400 requests/day used, "2m59.56s" (its example
-// of the headers); 1323 of 15000 tokens/minute too many, "5.289s" (a refusal quoted in aider #3265). Any other wait is otherwise's.
+// of the headers); 1323 of 15000 tokens/minute too many, "5.289s" (a public report of Groq's refusal). Any other wait is otherwise's.
 func refill(most, missing int64, dimension string, wait time.Duration, otherwise llm.Refill) llm.Refill {
 	per := time.Minute
 	if strings.HasSuffix(dimension, "/day") {

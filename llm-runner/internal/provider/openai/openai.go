@@ -3,6 +3,7 @@
 package openai
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -61,12 +62,7 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (c Config) url() string {
-	if c.URL == "" {
-		return DefaultURL
-	}
-	return c.URL
-}
+func (c Config) url() string { return cmp.Or(c.URL, DefaultURL) }
 
 func (c Config) flavor() Flavor {
 	if c.Flavor != "" {
@@ -107,10 +103,7 @@ func New(c Config) *Provider {
 	if c.Key != "" {
 		h.Set("Authorization", "Bearer "+c.Key)
 	}
-	if c.Name == "" {
-		c.Name = "openai"
-	}
-	return &Provider{client: upstream.New(c.Name, c.url(), h, c.Timeout).Over(c.Dial), flavor: c.flavor()}
+	return &Provider{client: upstream.New(cmp.Or(c.Name, "openai"), c.url(), h, c.Timeout).Over(c.Dial), flavor: c.flavor()}
 }
 
 // CloseIdle closes connections that nobody uses.
@@ -160,14 +153,9 @@ func (p *Provider) marshal(req llm.Request) ([]byte, error) {
 
 // post sends body and returns the response if it is below 300, and else its refusal as an *llm.Error.
 func (p *Provider) post(ctx context.Context, path string, h http.Header, body []byte) (*http.Response, error) {
-	resp, err := p.client.Do(ctx, path, h, body)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode >= 300 {
-		return nil, p.client.Refused(refusal(p.flavor, resp.StatusCode, resp.Header, upstream.ErrorBody(resp), time.Now()))
-	}
-	return resp, nil
+	return p.client.Ask(ctx, path, h, body, func(status int, h http.Header, body []byte, now time.Time) *llm.Error {
+		return refusal(p.flavor, status, h, body, now)
+	})
 }
 
 // of completes an error: whom it came from, which model it is about, and whether the answer had begun.

@@ -25,6 +25,13 @@ func refusal(flavor Flavor, status int, h http.Header, body []byte, now time.Tim
 		e.Message = "refused: " + string(e.Kind)
 	}
 	e.Limits = limits(flavor, h, now) // a request that failed may have been counted all the same
+	if (e.Kind == llm.Quota || e.Kind == llm.BadRequest) && oversized(said.Message) {
+		if e.TooLong = true; e.Kind == llm.Quota { // under a status that says to come back, which would not help
+			e.Kind, e.Body = llm.BadRequest, nil
+			e.Message += "; no wait makes room for it: shorten it, or give its row a fallback"
+		}
+		return e
+	}
 	switch e.Kind {
 	case llm.BadRequest: // the code is OpenAI's and Groq's; imitations have only the words (vLLM)
 		e.TooLong = said.Code == "context_length_exceeded" || strings.Contains(said.Message, "maximum context length") || said.Type == "exceed_context_size_error" // llama.cpp
@@ -61,26 +68,16 @@ func kindOf(status int, said *wire.Error) llm.Kind {
 		}
 	}
 	switch status {
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return llm.Auth
-	case http.StatusPaymentRequired:
-		return llm.Spend
-	case http.StatusNotFound, http.StatusGone:
+	case http.StatusGone:
 		return llm.NotFound
-	case http.StatusTooManyRequests:
-		return llm.Quota
-	case 498, http.StatusServiceUnavailable, 529:
+	case 498:
 		return llm.Overload
-	case http.StatusRequestTimeout, http.StatusConflict, http.StatusFailedDependency, http.StatusTooEarly:
+	case http.StatusConflict, http.StatusFailedDependency, http.StatusTooEarly:
 		return llm.Unavailable // the moment was wrong, not the request
-	case 499:
-		return llm.Unavailable // cancelled, and not by us
 	}
 	switch {
-	case status >= 400 && status < 500:
-		return llm.BadRequest
-	case status >= 300:
-		return llm.Unavailable // a redirect or a failure of the server
+	case status >= 300: // also a redirect
+		return upstream.KindOf(status)
 	case said.Code == "rate_limit_exceeded" || said.Type == "rate_limit_error":
 		return llm.Quota
 	case said.Code == "invalid_api_key":
@@ -164,6 +161,18 @@ func named(message string) (l llm.Limit, missing int64) {
 		missing = used + requested - limit
 	}
 	return l, missing
+}
+
+// oversized says that the text of a refusal is about a request that asks for more than the whole of a limit: "Request too large
+// for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 45000."
+func oversized(message string) bool {
+	m := limitText.FindStringSubmatch(message)
+	if m == nil {
+		return false
+	}
+	limit, err1 := strconv.ParseInt(m[3], 10, 64)
+	requested, err2 := strconv.ParseInt(m[5], 10, 64)
+	return err1 == nil && err2 == nil && requested > limit
 }
 
 func dimension(unit, per string) string {

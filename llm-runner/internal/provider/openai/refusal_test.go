@@ -34,6 +34,7 @@ func TestRefusalsAreTyped(t *testing.T) {
 		kind   llm.Kind
 		until  time.Time
 		limits []llm.Limit
+		long   bool // another model may take it
 	}{
 		{name: "Groq's tokens per minute", flavor: Groq, status: 429, body: groqLimit,
 			header: headers("retry-after", "6", "x-ratelimit-limit-requests", "14400", "x-ratelimit-remaining-requests", "14370", "x-ratelimit-reset-requests", "2m59.56s",
@@ -79,7 +80,11 @@ func TestRefusalsAreTyped(t *testing.T) {
 		{name: "no such model", status: 404, body: `{"error":{"message":"The model does not exist","code":"model_not_found"}}`, kind: llm.NotFound},
 		{name: "a bad request", status: 400, body: `{"error":{"message":"messages: too short"}}`, kind: llm.BadRequest},
 		{name: "Groq's model wrote a bad call", flavor: Groq, status: 400, body: `{"error":{"message":"Failed to call a function.","code":"tool_use_failed","failed_generation":"<f"}}`, kind: llm.Unavailable},
-		{name: "too large", flavor: Groq, status: 413, body: `{"error":{"message":"Request too large on tokens per minute (TPM): Limit 6000, Requested 7000","code":"rate_limit_exceeded"}}`, kind: llm.BadRequest},
+		{name: "too large", flavor: Groq, status: 413, body: `{"error":{"message":"Request too large on tokens per minute (TPM): Limit 6000, Requested 7000","code":"rate_limit_exceeded"}}`, kind: llm.BadRequest, long: true},
+		{name: "OpenAI's too large, under a status that says to come back", flavor: OpenAI, status: 429, header: headers("retry-after", "20"), kind: llm.BadRequest, long: true,
+			body: `{"error":{"message":"Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 45000. The input or output tokens must be reduced in order to run successfully.","type":"tokens","param":null,"code":"rate_limit_exceeded"}}`},
+		{name: "the same with what is used", flavor: OpenAI, status: 429, header: headers("retry-after", "20"), kind: llm.BadRequest, long: true,
+			body: `{"error":{"message":"Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 10, Requested 45000. Please try again in 20s.","type":"tokens","code":"rate_limit_exceeded"}}`},
 		{name: "FastAPI's complaint", status: 422, body: `{"detail":[{"loc":["body","x"],"msg":"field required"}]}`, kind: llm.BadRequest},
 		{name: "Groq's flex tier", flavor: Groq, status: 498, body: `{"error":{"message":"capacity","code":"capacity_exceeded"}}`, kind: llm.Overload},
 		{name: "busy, with a wait", status: 503, header: headers("retry-after", "3"), body: `{"error":{"message":"overloaded"}}`, kind: llm.Overload, until: in(3 * time.Second)},
@@ -91,8 +96,8 @@ func TestRefusalsAreTyped(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := refusal(tt.flavor, tt.status, tt.header, []byte(tt.body), noon)
-			if e.Kind != tt.kind || !e.Until.Equal(tt.until) || e.Status != tt.status || e.Started {
-				t.Errorf("got kind %s, until %s, status %d", e.Kind, e.Until, e.Status)
+			if e.Kind != tt.kind || !e.Until.Equal(tt.until) || e.Status != tt.status || e.Started || e.TooLong != tt.long {
+				t.Errorf("got kind %s, until %s, status %d, too long %t", e.Kind, e.Until, e.Status, e.TooLong)
 			}
 			if !reflect.DeepEqual(told(e.Limits), tt.limits) {
 				t.Errorf("limits\ngot  %+v\nwant %+v", e.Limits, tt.limits)
@@ -188,7 +193,7 @@ func TestHowRoomComesBackIsReadFromTheNumbers(t *testing.T) {
 		{"half a day's requests back in an hour", limits(Groq, header("requests", "14400", "7200", "1h"), noon), llm.Window},
 		{"a minute's window", limits(Generic, header("tokens", "6000", "0", "31s"), noon), llm.Window},
 		{"a minute's tokens, filling", limits(Generic, header("tokens", "6000", "0", "59.9s"), noon), llm.Continuous},
-		{"aider's refusal", refusal(Groq, 429, nil, []byte(`{"error":{"message":"Rate limit reached on tokens per minute (TPM): Limit 15000, Used 11972, Requested 4351. Please try again in 5.289s."}}`), noon).Limits, llm.Continuous},
+		{"a public report of Groq's refusal", refusal(Groq, 429, nil, []byte(`{"error":{"message":"Rate limit reached on tokens per minute (TPM): Limit 15000, Used 11972, Requested 4351. Please try again in 5.289s."}}`), noon).Limits, llm.Continuous},
 		{"a refusal of another shape", refusal(Groq, 429, nil, []byte(`{"error":{"message":"Rate limit reached on requests per minute (RPM): Limit 30, Used 30, Requested 1. Please try again in 41s."}}`), noon).Limits, llm.Rolling},
 	} {
 		if len(tt.got) != 1 || tt.got[0].Refill != tt.want || tt.got[0].Counts&llm.TakesMax == 0 {

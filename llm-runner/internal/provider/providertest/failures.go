@@ -131,10 +131,11 @@ func (s Suite) breaks(t *testing.T) {
 			if kind == script.MalformedChunk {
 				s.needs(t, HTTP)
 			}
-			sub := s.Open(t, Scenario{
-				Script:  script.Script{Reply: []script.Rule{{Text: text}}, Faults: []script.Fault{{Kind: kind}}},
-				Silence: 200 * time.Millisecond,
-			})
+			x := Scenario{Script: script.Script{Reply: []script.Rule{{Text: text}}, Faults: []script.Fault{{Kind: kind}}}}
+			if kind == script.StallMidStream {
+				x.Silence = 2 * time.Second // a busy machine is silent for a while, too, before the first word
+			}
+			sub := s.Open(t, x)
 			a, _, err := s.ask(t, sub, s.request("count"))
 			e, ok := err.(*llm.Error)
 			if !ok {

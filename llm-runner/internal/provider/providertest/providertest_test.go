@@ -70,7 +70,7 @@ var spoilers = map[string]struct {
 			}
 			if !yield(ev, err) {
 				gone = true
-				left.Reset(400 * time.Millisecond)
+				left.Reset(7 * time.Second)
 			}
 		}
 	}},
@@ -105,7 +105,7 @@ func TestTheSuiteNotices(t *testing.T) {
 	for name, s := range spoilers {
 		t.Run(name, func(t *testing.T) {
 			group, test, _ := strings.Cut(s.noticed, "/")
-			cmd := exec.Command(os.Args[0], "-test.run=^TestSpoiled$/^"+group+"$/^"+test+"$", "-test.timeout=30s")
+			cmd := exec.Command(os.Args[0], "-test.run=^TestSpoiled$/^"+group+"$/^"+test+"$", "-test.timeout=5m")
 			cmd.Env = append(os.Environ(), "PROVIDERTEST_SPOILER="+name)
 			out, err := cmd.CombinedOutput()
 			if err == nil || !strings.Contains(string(out), "FAIL: TestSpoiled/"+s.noticed) {

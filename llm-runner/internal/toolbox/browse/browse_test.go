@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -117,7 +118,7 @@ func TestWhatCannotBeReadIsAnErrorAndNeverASource(t *testing.T) {
 	f := NewFetcher(FetchConfig{Allow: []string{"127.0.0.1"}, Keep: func(context.Context, Page) error { kept++; return nil }})
 	for path, want := range map[string]string{
 		"/private/x": "does not want programs", "/away": "does not want programs", "/loop": "address to address", "/picture.png": "image/png", "/empty": "no text",
-		"/wall": "in the way", "/broken": "503", "/nothing": "404", "/doc.pdf": "PDF", "/big": "MiB",
+		"/wall": "in the way", "/broken": "503", "/nothing": "404", "/doc.pdf": "is damaged", "/big": "MiB",
 	} {
 		if _, err := f.Fetch(t.Context(), s.URL+path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want %q", path, err, want)
@@ -132,8 +133,10 @@ func TestWhatCannotBeReadIsAnErrorAndNeverASource(t *testing.T) {
 	if _, err := f.Fetch(t.Context(), s.URL+"/private/open"); err != nil {
 		t.Error(err)
 	}
-	f = NewFetcher(FetchConfig{Allow: []string{"127.0.0.1"}, PDF: func([]byte) (string, string, error) { return "text of it", "A title", nil }})
-	if p, err := f.Fetch(t.Context(), s.URL+"/doc.pdf"); err != nil || p.Text != "text of it" || p.Title != "A title" {
+	f = NewFetcher(FetchConfig{Allow: []string{"127.0.0.1"}, Read: func(_ context.Context, u *url.URL, kind string, _ []byte) (Page, error) {
+		return Page{URL: u.String(), Text: "text of it", Title: kind}, nil
+	}})
+	if p, err := f.Fetch(t.Context(), s.URL+"/doc.pdf"); err != nil || p.Text != "text of it" || p.Title != "application/pdf" {
 		t.Errorf("got %+v, %v", p, err)
 	}
 }
@@ -171,6 +174,95 @@ func TestAddressesInsideAreRefusedAfterTheNameIsResolvedAndOnRedirects(t *testin
 	}
 }
 
+func TestAPageOutsideDoesNotLeadToAHostThatIsAllowedByName(t *testing.T) {
+	s := site(t, map[string]string{"/secret": article})
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := NewFetcher(FetchConfig{Allow: []string{"localhost"}})
+	to, err := http.NewRequest(http.MethodGet, "http://localhost:"+u.Port()+"/secret", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for from, want := range map[string]bool{"http://good.example/x": false, "http://localhost:1/x": true} {
+		first, err := http.NewRequest(http.MethodGet, from, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.redirect(to, []*http.Request{first}); (err == nil) != want {
+			t.Errorf("from %s: %v", from, err)
+		}
+	}
+}
+
+func TestAnAddressOfThisMachineIsInsideWhereverItIs(t *testing.T) {
+	check := guarded(func() ([]net.Addr, error) {
+		return []net.Addr{&net.IPNet{IP: net.ParseIP("93.184.215.14"), Mask: net.CIDRMask(24, 32)}, &net.IPNet{IP: net.ParseIP("2606:4700::1111"), Mask: net.CIDRMask(64, 128)}}, nil
+	})
+	for address, want := range map[string]bool{"93.184.215.14:80": false, "[::ffff:93.184.215.14]:80": false, "[2606:4700::1111]:443": false, "93.184.215.15:80": true, "[2606:4700::1]:443": true, "10.0.0.1:80": false} {
+		if err := check("tcp", address, nil); (err == nil) != want || err != nil && !errors.Is(err, ErrInside) {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
+
+func TestASiteThatDripsIsNotWaitedFor(t *testing.T) {
+	ended := make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/robots.txt" {
+			http.NotFound(w, r)
+			return
+		}
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				fmt.Fprint(w, "<p>")
+				w.(http.Flusher).Flush()
+			case <-r.Context().Done():
+				return
+			case <-ended:
+				return
+			}
+		}
+	}))
+	defer s.Close()
+	defer close(ended)
+	f := NewFetcher(FetchConfig{Allow: []string{"127.0.0.1"}, Limit: 200 * time.Millisecond})
+	if _, err := f.Fetch(t.Context(), s.URL+"/x"); err == nil || !strings.Contains(err.Error(), "longer than 200ms") {
+		t.Errorf("a page: %v", err)
+	}
+	if _, err := f.Feed(t.Context(), s.URL+"/feed"); err == nil || !strings.Contains(err.Error(), "longer than 200ms") {
+		t.Errorf("a feed: %v", err)
+	}
+}
+
+func TestASiteThatIsDownGivesTheCopyThatWasKept(t *testing.T) {
+	s := site(t, map[string]string{"/broken": "503", "/wall": "<html><head><title>Just a moment...</title></head><body>x</body></html>", "/robots.txt": "User-agent: *\nDisallow: /private/"})
+	kept := Page{URL: "u", Title: "On ferns", Text: "Ferns have no flowers.", Fetched: time.Date(2026, 3, 4, 10, 0, 0, 0, time.UTC)}
+	c := FetchConfig{Allow: []string{"127.0.0.1"}, Kept: func(_ context.Context, raw string) (Page, bool) { return kept, !strings.HasSuffix(raw, "/unknown") }}
+	f := NewFetcher(c)
+	call := func(raw string) (string, bool) {
+		arguments, _ := json.Marshal(map[string]string{"url": raw})
+		r, err := f.Tool().Run(t.Context(), toolbox.Call{Arguments: arguments})
+		return fmt.Sprint(r.Text, err), err == nil
+	}
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	for _, raw := range []string{s.URL + "/broken", gone.URL + "/x"} {
+		if text, ok := call(raw); !ok || !strings.Contains(text, "a copy of 2026-03-04 10:00 UTC: the page cannot be read now (fetch http") || !strings.Contains(text, "Ferns have no flowers") {
+			t.Errorf("%s: %s", raw, text)
+		}
+	}
+	for _, raw := range []string{s.URL + "/nothing", s.URL + "/wall", s.URL + "/private/x", gone.URL + "/unknown", "http://169.254.169.254/"} {
+		if text, ok := call(raw); ok {
+			t.Errorf("%s: %s", raw, text)
+		}
+	}
+}
+
 func TestRobotsRules(t *testing.T) {
 	const text = "\ufeffUser-agent: other\nDisallow: /\n\nUser-Agent: *\nUser-agent: nobody\nDisallow: /a # a comment\nAllow: /a/b\nDisallow: /*.gif$\nDisallow: /q?x=\nDisallow:\n"
 	for path, want := range map[string]bool{"/": true, "/a": false, "/a/c": false, "/a/b/c": true, "/x/y.gif": false, "/x/y.gif?z": true, "/q?x=1": false, "/q": true, "/robots.txt": true} {
@@ -193,7 +285,7 @@ func FuzzPage(f *testing.F) {
 	f.Add("", []byte("%PDF-1"))
 	u := &url.URL{Scheme: "https", Host: "example.org", Path: "/x"}
 	f.Fuzz(func(t *testing.T, kind string, body []byte) {
-		p, err := read(u, kind, body, func([]byte) (string, string, error) { return "", "", errors.New("no") })
+		p, err := Read(t.Context(), u, kind, body)
 		if err == nil && strings.TrimSpace(p.Text) == "" {
 			t.Error("a page without text")
 		}
@@ -320,6 +412,26 @@ func TestSearchSaysWhatIsWrong(t *testing.T) {
 	ok := searx(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, results("https://d.example/")) })
 	if hits, err := NewSearcher(SearchConfig{SearXNG: status(403, "", ""), Tavily: "k", TavilyURL: ok}).Search(t.Context(), "x", "", "", 3); err != nil || len(hits) != 1 {
 		t.Errorf("Tavily instead: %+v, %v", hits, err)
+	}
+	refuses, says := true, []string(nil)
+	both := NewSearcher(SearchConfig{SearXNG: searx(t, func(w http.ResponseWriter, _ *http.Request) {
+		if refuses {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		fmt.Fprint(w, results("https://a.example/"))
+	}), Tavily: "k", TavilyURL: ok, Told: func(engine string, err error) { says = append(says, fmt.Sprint(engine, ": ", err)) }})
+	for range 2 {
+		if hits, err := both.Search(t.Context(), "x", "", "", 3); err != nil || len(hits) != 1 {
+			t.Errorf("got %+v, %v", hits, err)
+		}
+	}
+	if len(says) != 1 || !strings.Contains(says[0], "SearXNG: it refuses to answer in JSON (403)") || both.Standing()[0].Err == nil || both.Standing()[1].Err != nil || both.Probe(t.Context()) == nil {
+		t.Errorf("a refusal that Tavily made up for: %q, %+v", says, both.Standing())
+	}
+	refuses = false
+	if _, err := both.Search(t.Context(), "x", "", "", 3); err != nil || len(says) != 2 || says[1] != "SearXNG: <nil>" || both.Standing()[0].Err != nil || both.Probe(t.Context()) != nil {
+		t.Errorf("once it answers: %v, %q, %+v", err, says, both.Standing())
 	}
 	if hits, err := NewSearcher(SearchConfig{SearXNG: status(200, "application/json", `{"results":[]}`)}).Search(t.Context(), "x", "", "", 3); err != nil || len(hits) != 0 {
 		t.Errorf("nothing found is no fault: %+v, %v", hits, err)

@@ -51,7 +51,7 @@ func client(allow []string, redirect func(*http.Request, []*http.Request) error)
 		}
 		d := &net.Dialer{Timeout: 5 * time.Second}
 		if !named(allow, host) {
-			d.Control = guarded
+			d.Control = guarded(net.InterfaceAddrs)
 		}
 		return d.DialContext(ctx, network, address)
 	}
@@ -62,13 +62,26 @@ func client(allow []string, redirect func(*http.Request, []*http.Request) error)
 	}
 }
 
-// guarded refuses a connection to an address inside.
-func guarded(_, address string, _ syscall.RawConn) error {
-	a, err := netip.ParseAddrPort(address)
-	if err != nil || !open(a.Addr()) {
-		return fmt.Errorf("%s: %w: name its host in tools.fetch.allow if pages of it may be read", address, ErrInside)
+// guarded refuses a connection to an address inside, and to those of this machine, which own lists: what it serves may be for it alone.
+func guarded(own func() ([]net.Addr, error)) func(_, address string, _ syscall.RawConn) error {
+	return func(_, address string, _ syscall.RawConn) error {
+		a, err := netip.ParseAddrPort(address)
+		inside := err != nil || !open(a.Addr())
+		if !inside {
+			all, err := own()
+			if err != nil {
+				return fmt.Errorf("ask for this machine's addresses: %w", err)
+			}
+			inside = slices.ContainsFunc(all, func(x net.Addr) bool {
+				p, err := netip.ParsePrefix(x.String())
+				return err == nil && p.Addr().Unmap().WithZone("") == a.Addr().Unmap().WithZone("")
+			})
+		}
+		if inside {
+			return fmt.Errorf("%s: %w: name its host in tools.fetch.allow if pages of it may be read", address, ErrInside)
+		}
+		return nil
 	}
-	return nil
 }
 
 // named says that a host is one of those that the owner allows.

@@ -29,12 +29,14 @@ func (f *Fetcher) Feed(ctx context.Context, raw string) ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := f.bounded(ctx)
+	defer cancel()
 	if err := f.permitted(ctx, u); err != nil {
-		return nil, err
+		return nil, late(ctx, err)
 	}
 	final, _, body, err := f.body(ctx, u)
 	if err != nil {
-		return nil, err
+		return nil, late(ctx, err)
 	}
 	all, err := entries(body)
 	if err != nil {

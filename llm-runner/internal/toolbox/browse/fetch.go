@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -23,14 +24,18 @@ const (
 	window        = 24 << 10 // of a page that one call returns, in bytes
 	remembered    = 32       // pages
 	fresh         = 10 * time.Minute
+	limit         = 35 * time.Second // of one page, from robots.txt to its text
 )
 
 // FetchConfig is what fetch_url may be told. The zero value works.
 type FetchConfig struct {
-	Allow []string // hosts inside that may be fetched all the same, by name or address
-	PDF   Reader   // nil: PDFs cannot be read
+	Allow []string      // hosts inside that may be fetched all the same, by name or address
+	Read  Reader        // nil: Read, in this process
+	Limit time.Duration // of one page or feed; 0 means 35 seconds
 	// Keep puts a page into the library; nil: it is not kept.
 	Keep func(ctx context.Context, p Page) error
+	// Kept returns a page as it was kept, for when its site is down; nil: none is.
+	Kept func(ctx context.Context, url string) (Page, bool)
 	// Save writes a page into the vault and returns where; nil: it cannot.
 	Save func(ctx context.Context, p Page) (path string, err error)
 }
@@ -53,6 +58,12 @@ type known struct {
 
 // NewFetcher returns a Fetcher.
 func NewFetcher(c FetchConfig) *Fetcher {
+	if c.Read == nil {
+		c.Read = Read
+	}
+	if c.Limit == 0 {
+		c.Limit = limit
+	}
 	f := &Fetcher{c: c, robots: map[string]known{}}
 	f.client = client(c.Allow, f.redirect)
 	return f
@@ -69,6 +80,9 @@ func (f *Fetcher) redirect(r *http.Request, via []*http.Request) error {
 	}
 	if via[0].URL.Scheme == "https" && u.Scheme == "http" {
 		return fmt.Errorf("it leads from https to the unencrypted %s", u.Redacted())
+	}
+	if first := via[0].URL.Hostname(); named(f.c.Allow, u.Hostname()) && !named(f.c.Allow, first) { // whoever is asked about first sees only that one
+		return fmt.Errorf("it leads to %s, which is inside and only read when it is asked for by name", u.Host)
 	}
 	r.Header.Del("Referer")
 	if via[0].URL.Path == "/robots.txt" { // it need not be allowed to be read
@@ -103,7 +117,7 @@ func (f *Fetcher) permitted(ctx context.Context, u *url.URL) error {
 		path += "?" + u.RawQuery
 	}
 	if k.closed {
-		return fmt.Errorf("%s does not tell what programs may read (its robots.txt fails), so nothing is read from it now", u.Host)
+		return fmt.Errorf("%s does not tell what programs may read (its robots.txt fails), so nothing is read from it now: %w", u.Host, errDown)
 	}
 	if !allowed(k.rules, path) {
 		return fmt.Errorf("%s does not want programs to read %s (its robots.txt)", u.Host, u.Path)
@@ -150,6 +164,28 @@ func (f *Fetcher) get(ctx context.Context, u string) (*http.Response, error) {
 	return resp, nil
 }
 
+// errDown says that a site cannot answer now.
+var errDown = errors.New("it is down")
+
+// down says that err is the fault of a site that may be there again later.
+func down(err error) bool {
+	var network net.Error
+	return !errors.Is(err, ErrInside) && (errors.Is(err, errDown) || errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF))
+}
+
+// bounded is a context for one page.
+func (f *Fetcher) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, f.c.Limit, fmt.Errorf("it took longer than %s", f.c.Limit))
+}
+
+// late adds to an error that the time was up, where it was.
+func late(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && errors.Is(err, context.DeadlineExceeded) && cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
+}
+
 // Fetch gets a page and puts it into the library.
 func (f *Fetcher) Fetch(ctx context.Context, raw string) (Page, error) {
 	u, err := address(raw)
@@ -159,16 +195,15 @@ func (f *Fetcher) Fetch(ctx context.Context, raw string) (Page, error) {
 	if p, ok := f.remember(u.String()); ok {
 		return p, nil
 	}
-	if err := f.permitted(ctx, u); err != nil {
-		return Page{}, err
-	}
-	final, kind, body, err := f.body(ctx, u)
+	p, err := f.fetch(ctx, u)
 	if err != nil {
+		if f.c.Kept != nil && down(err) && ctx.Err() == nil {
+			if p, ok := f.c.Kept(ctx, u.String()); ok {
+				p.Stale = err.Error()
+				return p, nil
+			}
+		}
 		return Page{}, err
-	}
-	p, err := read(final, kind, body, f.c.PDF)
-	if err != nil {
-		return Page{}, fmt.Errorf("read %s: %w", u, err)
 	}
 	p.Fetched = time.Now().UTC().Truncate(time.Second)
 	if f.c.Keep != nil {
@@ -187,6 +222,24 @@ func (f *Fetcher) Fetch(ctx context.Context, raw string) (Page, error) {
 	return p, nil
 }
 
+// fetch gets and reads a page, within its time.
+func (f *Fetcher) fetch(ctx context.Context, u *url.URL) (Page, error) {
+	ctx, cancel := f.bounded(ctx)
+	defer cancel()
+	if err := f.permitted(ctx, u); err != nil {
+		return Page{}, late(ctx, err)
+	}
+	final, kind, body, err := f.body(ctx, u)
+	if err != nil {
+		return Page{}, late(ctx, err)
+	}
+	p, err := f.c.Read(ctx, final, kind, body)
+	if err != nil {
+		return Page{}, fmt.Errorf("read %s: %w", u, late(ctx, err))
+	}
+	return p, nil
+}
+
 // body gets what is at an address, all of it: where it was found in the end, and its content type.
 func (f *Fetcher) body(ctx context.Context, u *url.URL) (final *url.URL, kind string, body []byte, err error) {
 	resp, err := f.get(ctx, u.String())
@@ -195,7 +248,11 @@ func (f *Fetcher) body(ctx context.Context, u *url.URL) (final *url.URL, kind st
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, "", nil, fmt.Errorf("fetch %s: the server answered %s", u, resp.Status)
+		err = fmt.Errorf("fetch %s: the server answered %d %s", u, resp.StatusCode, http.StatusText(resp.StatusCode)) // in our words, not in its
+		if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
+			err = fmt.Errorf("%w: %w", err, errDown)
+		}
+		return nil, "", nil, err
 	}
 	body, err = io.ReadAll(io.LimitReader(resp.Body, mostBytes+1))
 	if err != nil {
@@ -242,7 +299,7 @@ func (f *Fetcher) Tool() toolbox.Tool {
 		if err != nil {
 			return toolbox.Result{}, err
 		}
-		head := p.head()
+		head := p.Head()
 		if a.Save {
 			if f.c.Save == nil {
 				return toolbox.Result{}, errors.New("there is no vault to save it in: set vault.path in the configuration")
@@ -258,9 +315,12 @@ func (f *Fetcher) Tool() toolbox.Tool {
 	})
 }
 
-// head is what is known of a page, a line each.
-func (p Page) head() string {
+// Head is what is known of a page, a line each.
+func (p Page) Head() string {
 	var b strings.Builder
+	if p.Stale != "" {
+		fmt.Fprintf(&b, "This is a copy of %s: the page cannot be read now (%.300s).\n", p.Fetched.Format("2006-01-02 15:04 MST"), p.Stale)
+	}
 	line := func(name, value string) {
 		if value = strings.Join(strings.Fields(value), " "); value != "" {
 			fmt.Fprintf(&b, "%s: %s\n", name, value)
@@ -277,6 +337,7 @@ func (p Page) head() string {
 		line("Canonical", p.Canonical)
 	}
 	line("Fetched", p.Fetched.Format(time.RFC3339))
+	line("Not read", strings.Join(p.Remarks, "; "))
 	return b.String()
 }
 

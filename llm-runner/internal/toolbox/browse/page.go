@@ -2,6 +2,7 @@ package browse
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"mime"
@@ -16,6 +17,8 @@ import (
 	"github.com/JohannesKaufmann/html-to-markdown/v2/converter"
 	"golang.org/x/net/html"
 	"golang.org/x/net/html/charset"
+
+	"home.arpa/lab/llm-runner/internal/extract"
 )
 
 // A Page is what was fetched, as text.
@@ -27,12 +30,15 @@ type Page struct {
 	Site      string
 	Published time.Time // zero: it does not say
 	Fetched   time.Time
-	Kind      string // html, pdf or text
-	Text      string // Markdown of html, the text of others
+	Kind      string   // html, pdf or text
+	Text      string   // Markdown of html, the text of others
+	Pages     []int    // bytes of Text at which pages begin; nil: it has none
+	Remarks   []string // what of it could not be read
+	Stale     string   // why this is what it said at Fetched, and not now; "" it is what it says
 }
 
-// A Reader makes text of a document that is not HTML: of a PDF. Its error says what is wrong with the document.
-type Reader func(body []byte) (text, title string, err error)
+// A Reader makes a Page of what came from an address. It fetches nothing, and its error says what is wrong with the page.
+type Reader func(ctx context.Context, u *url.URL, contentType string, body []byte) (Page, error)
 
 // kindOf sorts content types; "" is one that cannot be read.
 func kindOf(contentType string, body []byte) string {
@@ -58,18 +64,20 @@ func kindOf(contentType string, body []byte) string {
 // errNothing says that a page has nothing to read.
 var errNothing = errors.New("the page has no text that can be read: it may need a browser with scripts")
 
-// read makes a Page of what came from an address. It fetches nothing.
-func read(u *url.URL, contentType string, body []byte, pdf Reader) (Page, error) {
+// Read is a Reader. What strangers wrote can take it time and memory without end, so it is for a process of its own.
+func Read(ctx context.Context, u *url.URL, contentType string, body []byte) (Page, error) {
 	p := Page{URL: u.String(), Kind: kindOf(contentType, body)}
 	var err error
 	switch p.Kind {
 	case "html":
 		err = p.readHTML(u, contentType, body)
 	case "pdf":
-		if pdf == nil {
-			return p, errors.New("it is a PDF, which this program was built without a reader for")
+		var t extract.Text
+		if t, err = extract.Read(ctx, extract.PDF, body); err != nil {
+			return p, fmt.Errorf("the document %w", err)
 		}
-		p.Text, p.Title, err = pdf(body)
+		p.Text, p.Title, p.Pages, p.Remarks = t.Body, t.Title, t.Pages, t.Remarks
+		p.Published, _ = time.Parse(time.DateOnly, t.Day) // the zero time, where it has none
 	case "text":
 		p.Text = decode(contentType, body)
 	default:
@@ -134,7 +142,7 @@ var walls = regexp.MustCompile(`(?i)^(just a moment|attention required|access de
 // wall refuses a page that is not what was asked for, though it came with status 200: such a page is no source.
 func wall(p *Page) error {
 	if len(p.Text) < 2000 && (walls.MatchString(strings.TrimSpace(p.Title)) || walls.MatchString(strings.TrimLeft(p.Text, "# \n"))) {
-		return fmt.Errorf("the server answered with a page that is in the way of the one asked for (%q)", strings.TrimSpace(p.Title))
+		return fmt.Errorf("the server answered with a page that is in the way of the one asked for (%.100q)", strings.TrimSpace(p.Title))
 	}
 	return nil
 }

@@ -10,8 +10,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/toolbox"
@@ -23,6 +25,21 @@ type SearchConfig struct {
 	Tavily  string // key; "" there is none
 	// TavilyURL is where Tavily answers; "" is its own address.
 	TavilyURL string
+	// Told is told when an engine begins to fail, and with nil when it answers again; nil: nobody is.
+	Told func(engine string, err error)
+}
+
+// The engines.
+const (
+	nameSearXNG = "SearXNG"
+	nameTavily  = "Tavily"
+)
+
+// A Standing is how an engine was when it was asked last.
+type Standing struct {
+	Engine string
+	Err    error     // nil: it answered
+	Since  time.Time // zero: it was not asked yet
 }
 
 // A Hit is one result of a search.
@@ -36,13 +53,57 @@ type Hit struct {
 type Searcher struct {
 	c      SearchConfig
 	client *http.Client
+
+	mu  sync.Mutex
+	all []Standing
 }
 
 // NewSearcher returns a Searcher. It asks only the addresses of its configuration.
 func NewSearcher(c SearchConfig) *Searcher {
 	c.TavilyURL = cmp.Or(c.TavilyURL, "https://api.tavily.com")
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Searcher{c: c, client: &http.Client{CheckRedirect: stay, Timeout: 15 * time.Second}}
+	s := &Searcher{c: c, client: &http.Client{CheckRedirect: stay, Timeout: 15 * time.Second}}
+	if c.SearXNG != "" {
+		s.all = append(s.all, Standing{Engine: nameSearXNG})
+	}
+	if c.Tavily != "" {
+		s.all = append(s.all, Standing{Engine: nameTavily})
+	}
+	return s
+}
+
+// Standing says how the engines were when they were asked last, from memory.
+func (s *Searcher) Standing() []Standing {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.all)
+}
+
+// Probe asks SearXNG, which costs nothing; it is nil where there is none.
+func (s *Searcher) Probe(ctx context.Context) error {
+	if s.c.SearXNG == "" {
+		return nil
+	}
+	_, err := s.searxng(ctx, "llm-runner", "", "", 1)
+	return err
+}
+
+// heard notes how an engine answered. That whoever asked has left says nothing of it.
+func (s *Searcher) heard(ctx context.Context, engine string, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	s.mu.Lock()
+	i := slices.IndexFunc(s.all, func(x Standing) bool { return x.Engine == engine })
+	was := s.all[i]
+	if was.Since.IsZero() || (was.Err == nil) != (err == nil) {
+		s.all[i].Since = time.Now()
+	}
+	s.all[i].Err = err
+	s.mu.Unlock()
+	if s.c.Told != nil && (was.Err == nil) != (err == nil) {
+		s.c.Told(engine, err)
+	}
 }
 
 // Missing says what there is to do before anything can be searched; "" nothing.
@@ -57,7 +118,7 @@ func (s *Searcher) Missing() string {
 const Forbidden = "it refuses to answer in JSON (403): add these two lines to its settings.yml and restart it\nsearch:\n  formats: [html, json]"
 
 // Search returns at most n hits, each page once. What SearXNG lacks comes from Tavily. The error says what each of them said, and
-// comes only where there is no hit at all and something failed.
+// comes only where there is no hit at all and something failed; that one failed where the other did not is told by Told.
 func (s *Searcher) Search(ctx context.Context, query, language, since string, n int) ([]Hit, error) {
 	if missing := s.Missing(); missing != "" {
 		return nil, errors.New(missing)
@@ -67,6 +128,7 @@ func (s *Searcher) Search(ctx context.Context, query, language, since string, n 
 	if s.c.SearXNG != "" {
 		for page := 1; page <= 2 && len(l.hits) < n; page++ {
 			hits, err := s.searxng(ctx, query, language, since, page)
+			s.heard(ctx, nameSearXNG, err)
 			if err != nil {
 				faults = append(faults, fmt.Errorf("SearXNG at %s: %w", s.c.SearXNG, err))
 				break
@@ -78,6 +140,7 @@ func (s *Searcher) Search(ctx context.Context, query, language, since string, n 
 	}
 	if s.c.Tavily != "" && len(l.hits) < n {
 		hits, err := s.tavily(ctx, query, since, n)
+		s.heard(ctx, nameTavily, err)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("Tavily: %w", err)) //nolint:staticcheck // a name
 		}
@@ -298,11 +361,12 @@ func (s *Searcher) Tool() toolbox.Tool {
 		if err != nil {
 			return toolbox.Result{}, err
 		}
-		return show(hits), nil
+		return Shown(hits), nil
 	})
 }
 
-func show(hits []Hit) toolbox.Result {
+// Shown are hits as a model sees them.
+func Shown(hits []Hit) toolbox.Result {
 	if len(hits) == 0 {
 		return toolbox.Result{Text: "Nothing was found."}
 	}

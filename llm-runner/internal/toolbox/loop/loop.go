@@ -115,6 +115,7 @@ type run struct {
 	messages []llm.Message
 	scope    toolbox.Scope
 	used     llm.Usage // of the steps before
+	spent    int64     // tokens of them, guessed where a step did not tell
 	steps    int
 	calls    int   // of tools
 	cost     int64 // micro-USD
@@ -154,6 +155,7 @@ func (r *run) answer() (err error) {
 			return err
 		}
 		r.used = sum(r.used, s.Usage, r.steps == 0)
+		r.spent += s.Usage.Input.Or(guess(r.messages...)) + s.Usage.Output.Or(guess(s.Message))
 		if r.p.limits.Cost != nil {
 			r.cost += r.p.limits.Cost(s.Route.Provider, s.Route.Model, s.Usage).Or(0)
 		}
@@ -196,7 +198,7 @@ func (r *run) repeat(s toolbox.Step) error {
 		}
 		ev.Text += part.Text
 	}
-	ev.Text = r.apart(ev.Text)
+	ev.Text, ev.Citations, ev.Private = r.apart(ev.Text), s.Citations, s.Private
 	return r.tell(ev)
 }
 
@@ -212,17 +214,13 @@ func (r *run) apart(text string) string {
 	return text
 }
 
-// last says that the model must answer now, with what it has.
-func (r *run) last() bool { return r.over() != "" }
-
 // over is the limit that the run has reached, in words; "" none.
 func (r *run) over() string {
 	l := r.p.limits
-	spent := r.used.Input.Or(0) + r.used.Output.Or(0)
 	switch {
 	case r.steps >= l.Steps-1:
 		return fmt.Sprintf("%d steps", l.Steps)
-	case spent >= l.Tokens:
+	case r.spent >= l.Tokens:
 		return fmt.Sprintf("%d tokens", l.Tokens)
 	case time.Since(r.began) >= l.Time:
 		return l.Time.String()
@@ -236,16 +234,17 @@ func (r *run) over() string {
 
 // ask has the model make the next step and keeps it.
 func (r *run) ask() (toolbox.Step, error) {
-	s, err := r.once(r.p.prompted(r.req.Model))
+	limit := r.over() // as it was when the model was asked: what is reached meanwhile ends the next step
+	s, err := r.once(r.p.prompted(r.req.Model), limit)
 	var refused *llm.Error
 	if errors.As(err, &refused) && !refused.Started && len(r.specs) > 0 && toolless(refused) && !r.p.prompted(r.req.Model) {
 		r.p.remember(r.req.Model)
-		s, err = r.once(true)
+		s, err = r.once(true, limit)
 	}
 	if err != nil {
 		return s, err
 	}
-	if r.last() && len(callsOf(s.Message)) > 0 {
+	if limit != "" && len(callsOf(s.Message)) > 0 {
 		s.Message = withoutCalls(s.Message)
 		s.Finish = llm.FinishLength
 		if strings.TrimSpace(s.Message.Text()) == "" && !r.text {
@@ -258,19 +257,20 @@ func (r *run) ask() (toolbox.Step, error) {
 	return s, r.p.box.Keep(lasting, r.name, r.steps, s)
 }
 
-// once streams one step; prompted asks a model that cannot call tools for its wish as text.
-func (r *run) once(prompted bool) (s toolbox.Step, err error) {
+// once streams one step; prompted asks a model that cannot call tools for its wish as text. With a limit that is reached the model must answer
+// now, with what it has.
+func (r *run) once(prompted bool, limit string) (s toolbox.Step, err error) {
 	req := r.req
 	req.Use, req.Run, req.Own, req.Chat = nil, "", nil, 0
 	req.Messages, req.Tools = r.messages, r.specs
-	if len(r.specs) > 0 && r.last() {
-		r.p.end(r.req.Run, r.over())
+	if len(r.specs) > 0 && limit != "" {
+		r.p.end(r.req.Run, limit)
 		req.ToolChoice = llm.ToolChoice{Mode: "none"}
 		req.Messages = append(req.Messages[:len(req.Messages):len(req.Messages)],
 			llm.Says(llm.User, "No more tools can be called. Answer now with what you have, and say what is missing."))
 	}
 	if prompted && len(r.specs) > 0 {
-		req = asText(req, r.last())
+		req = asText(req, limit != "")
 	}
 	var a llm.Accumulator
 	begun := false
@@ -293,7 +293,7 @@ func (r *run) once(prompted bool) (s toolbox.Step, err error) {
 		} else if out.Text != "" && !begun {
 			begun, out.Text = true, r.apart(out.Text)
 		}
-		if ev.Call != nil && ev.Call.Name != "" && !r.last() {
+		if ev.Call != nil && ev.Call.Name != "" && limit == "" {
 			out.Tool = &llm.ToolNews{Name: ev.Call.Name, State: "writing"}
 		}
 		if ev.Usage != nil {
@@ -307,9 +307,12 @@ func (r *run) once(prompted bool) (s toolbox.Step, err error) {
 		}
 	}
 	answer := a.Answer()
-	s.Message, s.Usage, s.Finish = answer.Message, answer.Usage, answer.Finish
+	s.Message, s.Usage, s.Finish, s.Citations, s.Private = answer.Message, answer.Usage, answer.Finish, answer.Citations, answer.Private
+	for i, part := range s.Message.Parts { // it goes back to a model with the next step
+		s.Message.Parts[i].Private = part.Private || s.Private && part.Call == nil
+	}
 	if prompted && len(r.specs) > 0 {
-		return s, r.fromText(&s)
+		return s, r.fromText(&s, limit != "")
 	}
 	for i := range s.Message.Parts { // Ollama and Gemini may leave it out, and a result is matched by it
 		if c := s.Message.Parts[i].Call; c != nil && c.ID == "" {
@@ -360,6 +363,23 @@ func sum(a, b llm.Usage, first bool) llm.Usage {
 	}
 	return llm.Usage{Input: add(a.Input, b.Input), Output: add(a.Output, b.Output), CachedInput: add(a.CachedInput, b.CachedInput),
 		CacheWrite: add(a.CacheWrite, b.CacheWrite), Thinking: add(a.Thinking, b.Thinking)}
+}
+
+// guess is how many tokens messages have at most times: four bytes are one.
+func guess(all ...llm.Message) (n int64) {
+	for _, m := range all {
+		for _, p := range m.Parts {
+			bytes := len(p.Text)
+			if p.Call != nil {
+				bytes += len(p.Call.Arguments)
+			}
+			if p.Result != nil {
+				bytes += len(p.Result.Text)
+			}
+			n += int64(bytes+3) / 4
+		}
+	}
+	return n
 }
 
 // cautioned are the messages with a word about results among what the system says.

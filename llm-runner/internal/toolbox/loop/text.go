@@ -111,10 +111,10 @@ func read(text string) (f form, ok bool) {
 }
 
 // fromText turns a filled-in form into the step that it means and tells its answer. What is no form is an answer.
-func (r *run) fromText(s *toolbox.Step) error {
+func (r *run) fromText(s *toolbox.Step, last bool) error {
 	text := s.Message.Text()
 	f, ok := read(text)
-	if ok && f.Tool != "" && f.Tool != none && !r.last() {
+	if ok && f.Tool != "" && f.Tool != none && !last {
 		arguments := string(f.Arguments)
 		if arguments == "" {
 			arguments = "{}"
@@ -126,7 +126,7 @@ func (r *run) fromText(s *toolbox.Step) error {
 	if ok {
 		text = f.Answer
 	}
-	s.Message.Parts = []llm.Part{{Text: text}}
+	s.Message.Parts = []llm.Part{{Text: text, Private: s.Private}}
 	if text = r.apart(text); text == "" {
 		return nil
 	}

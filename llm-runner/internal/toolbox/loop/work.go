@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/toolbox"
@@ -16,17 +17,15 @@ import (
 func (r *run) work(calls []llm.ToolCall) ([]llm.Part, error) {
 	all := make([]toolbox.Call, len(calls))
 	for i, c := range calls {
-		if i >= r.p.limits.Calls {
-			all[i] = toolbox.Call{Tool: c.Name, State: toolbox.Denied, IsError: true, Result: fmt.Sprintf("only %d tools can be called at once: call it again", r.p.limits.Calls)}
-			continue
-		}
-		if !slices.Contains(r.req.Use, "*") && !slices.Contains(r.req.Use, c.Name) { // it was not told of it: a page that it read may have been
-			all[i] = toolbox.Call{Tool: c.Name, State: toolbox.Denied, IsError: true, Result: fmt.Sprintf("there is no tool %q here", c.Name)}
-			continue
+		w := toolbox.Wish{Scope: r.scope, Step: r.steps, Place: i, Tool: c.Name, Arguments: c.Arguments}
+		switch {
+		case i >= r.p.limits.Calls:
+			w.Refused = fmt.Sprintf("only %d tools can be called at once: call it again", r.p.limits.Calls)
+		case !slices.Contains(r.req.Use, "*") && !slices.Contains(r.req.Use, c.Name): // it was not told of it: a page that it read may have been
+			w.Refused = fmt.Sprintf("there is no tool %q here", c.Name)
 		}
 		var err error
-		all[i], err = r.p.box.Submit(r.ctx, toolbox.Wish{Scope: r.scope, Step: r.steps, Place: i, Tool: c.Name, Arguments: c.Arguments})
-		if err != nil {
+		if all[i], err = r.p.box.Submit(r.ctx, w); err != nil {
 			return nil, err
 		}
 		if err := r.news(all[i]); err != nil {
@@ -44,9 +43,16 @@ func (r *run) work(calls []llm.ToolCall) ([]llm.Part, error) {
 		}
 		parts[i] = llm.Part{Result: &llm.ToolResult{ID: calls[i].ID, Name: calls[i].Name, Text: c.Result, IsError: c.IsError}}
 		r.scope.Links = append(r.scope.Links, c.Links...)
-		r.scope.Tainted = r.scope.Tainted || !c.IsError && r.p.box.Outside(c.Tool)
+		r.scope.Tainted = r.scope.Tainted || c.Marked() || !c.IsError && r.p.box.Outside(c.Tool)
 	}
 	if len(asked) > 0 {
+		if r.req.Run == "" { // nobody comes back to it
+			lasting, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), 10*time.Second)
+			defer cancel()
+			if err := r.p.box.Withdraw(lasting, r.name); err != nil {
+				return nil, err
+			}
+		}
 		return nil, &llm.BusyError{Provider: Approval, Kind: llm.Unavailable, Reason: "it waits for your word on " + strings.Join(asked, ", ")}
 	}
 	return parts, nil

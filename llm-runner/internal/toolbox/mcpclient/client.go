@@ -64,14 +64,15 @@ const (
 
 // A Client keeps the connections. It is safe for concurrent use.
 type Client struct {
-	c   Config
-	log *slog.Logger
-	all []*server
+	c               Config
+	log             *slog.Logger
+	all             []*server
+	every, patience time.Duration // how often a server is asked whether it is there, and for how long
 }
 
 // New returns a Client, which connects to nothing before Run.
 func New(c Config) *Client {
-	x := &Client{c: c, log: c.Log}
+	x := &Client{c: c, log: c.Log, every: checkEvery, patience: checkTime}
 	if x.log == nil {
 		x.log = slog.Default()
 	}
@@ -111,6 +112,7 @@ type server struct {
 	state   toolbox.Server
 	session *mcp.ClientSession // nil: there is none
 	waiting *login             // a person has to log in
+	words   *tail              // what the program wrote to stderr; nil: there is none
 }
 
 func newServer(x *Client, c ServerConfig) *server {
@@ -164,8 +166,14 @@ func (s *server) run(ctx context.Context) {
 		if time.Since(began) > 5*time.Minute {
 			wait = firstRetry
 		}
-		s.become("down", explain(err))
-		s.x.log.Warn("MCP server", "server", s.c.Name, "error", err)
+		says := explain(err)
+		s.mu.Lock()
+		if last := s.words.last(s.c.Env); last != "" {
+			says += "; it last wrote: " + last
+		}
+		s.mu.Unlock()
+		s.become("down", says)
+		s.x.log.Warn("MCP server", "server", s.c.Name, "error", says)
 		again := time.NewTimer(wait/2 + rand.N(wait)) //nolint:gosec // not a secret
 		select {
 		case <-again.C:
@@ -188,12 +196,45 @@ func explain(err error) string {
 	text := err.Error()
 	var missing *exec.Error
 	if errors.As(err, &missing) {
-		return fmt.Sprintf("there is no program %s: install it, or correct the command in mcp.servers", missing.Name)
+		return fmt.Sprintf("there is no program %s: install it, or correct the command in mcp.servers; the container image has no programs, so there a server needs a url", missing.Name)
 	}
 	if strings.Contains(text, "401") || strings.Contains(text, "Unauthorized") {
 		return text + ": it wants to know who we are: set headers or oauth: true in mcp.servers"
 	}
 	return text
+}
+
+// A tail keeps the end of what a program writes: its complaint. It is safe for concurrent use; nil has none.
+type tail struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+const mostComplaint = 2 << 10 // bytes
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = append(t.text, p[max(0, len(p)-mostComplaint):]...)
+	t.text = slices.Clone(t.text[max(0, len(t.text)-mostComplaint):])
+	return len(p), nil
+}
+
+// last is the end of what was written, in one line and without the values of env.
+func (t *tail) last(env map[string]string) string {
+	if t == nil {
+		return ""
+	}
+	t.mu.Lock()
+	text := string(t.text)
+	t.mu.Unlock()
+	for key, value := range env {
+		if value != "" {
+			text = strings.ReplaceAll(text, value, "$"+key)
+		}
+	}
+	r := []rune(strings.Join(strings.Fields(strings.ToValidUTF8(text, "\uFFFD")), " "))
+	return string(r[max(0, len(r)-300):])
 }
 
 // once is one connection, from its beginning to its end.
@@ -217,7 +258,10 @@ func (s *server) once(ctx context.Context) error {
 		return err
 	}
 	defer session.Close()
-	if err := s.list(ctx, session); err != nil {
+	asking, done := context.WithTimeout(ctx, s.x.patience)
+	err = s.list(asking, session)
+	done()
+	if err != nil {
 		return fmt.Errorf("ask for its tools: %w", err)
 	}
 	s.mu.Lock()
@@ -297,7 +341,7 @@ func (s *server) connect(ctx context.Context, client *mcp.Client, t mcp.Transpor
 func (s *server) watch(ctx context.Context, session *mcp.ClientSession) error {
 	ended := make(chan error, 1)
 	go func() { ended <- session.Wait() }()
-	check := time.NewTicker(checkEvery)
+	check := time.NewTicker(s.x.every)
 	defer check.Stop()
 	for {
 		select {
@@ -308,7 +352,7 @@ func (s *server) watch(ctx context.Context, session *mcp.ClientSession) error {
 		case <-s.retry:
 			return errors.New("a new connection was asked for")
 		case <-check.C:
-			asking, cancel := context.WithTimeout(ctx, checkTime)
+			asking, cancel := context.WithTimeout(ctx, s.x.patience)
 			err := s.list(asking, session)
 			cancel()
 			if err != nil {
@@ -330,6 +374,10 @@ func (s *server) transport() (mcp.Transport, time.Duration, error) {
 		for _, key := range slices.Sorted(maps.Keys(s.c.Env)) {
 			cmd.Env = append(cmd.Env, key+"="+s.c.Env[key])
 		}
+		s.mu.Lock()
+		s.words = &tail{}
+		cmd.Stderr = s.words
+		s.mu.Unlock()
 		return &mcp.CommandTransport{Command: cmd, TerminateDuration: 2 * time.Second}, connectTime, nil
 	}
 	t := &mcp.StreamableClientTransport{Endpoint: s.c.URL, HTTPClient: &http.Client{Transport: headers{s.c.Headers}}, MaxRetries: 2}

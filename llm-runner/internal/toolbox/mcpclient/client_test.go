@@ -1,6 +1,7 @@
 package mcpclient
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -67,7 +70,7 @@ func openBox(t *testing.T) *toolbox.Box {
 // until waits for a state of the only server.
 func until(t *testing.T, x *Client, state string) toolbox.Server {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		if s := x.Servers()[0]; s.State == state {
 			return s
@@ -97,7 +100,7 @@ func TestAServersToolsStandUnderOurPolicies(t *testing.T) {
 		t.Fatalf("got %+v", s)
 	}
 	all, err := box.Entries(t.Context(), 0)
-	if err != nil || len(all) != 1 || all[0].Policy != toolbox.Ask || !all[0].Outside || all[0].Server != "shop" || len(all[0].Description) > 1010 || strings.Contains(all[0].Description, "\n") {
+	if err != nil || len(all) != 1 || all[0].Policy != toolbox.Ask || !all[0].Outside || !all[0].Effects || all[0].Server != "shop" || len(all[0].Description) > 1010 || strings.Contains(all[0].Description, "\n") {
 		t.Fatalf("%+v, %v", all, err)
 	}
 	if err := box.SetPolicy(t.Context(), s.Tools[0], 0, toolbox.Allow); err != nil {
@@ -141,6 +144,121 @@ func TestAServerThatCannotBeReachedSaysWhatToDo(t *testing.T) {
 		}
 		cancel()
 		<-done
+	}
+}
+
+// TestMain is also a server that is started: it complains, waits until it is asked something, and dies.
+func TestMain(m *testing.M) {
+	if os.Getenv("MCP_CRASH") != "" {
+		fmt.Fprintln(os.Stderr, "no such folder; the key is "+os.Getenv("KEY"))
+		bufio.NewReader(os.Stdin).ReadString('\n') //nolint:errcheck // it dies all the same
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func running(t *testing.T, x *Client) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- x.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+}
+
+func TestAProgramThatDiesIsHeard(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := New(Config{Box: openBox(t), Log: quiet(), Servers: []ServerConfig{{Name: "files", Command: []string{self}, Env: map[string]string{"MCP_CRASH": "1", "KEY": "hunter2-hunter2"}}}})
+	running(t, x)
+	if s := until(t, x, "down"); !strings.Contains(s.Says, "no such folder") || strings.Contains(s.Says, "hunter2") {
+		t.Errorf("it says %q", s.Says)
+	}
+}
+
+// TestAServerThatFallsSilent has nobody tell the client anything: it must notice by itself that the server is gone, and that it is back.
+func TestAServerThatFallsSilent(t *testing.T) {
+	var down atomic.Bool
+	web := theirs(t, &down)
+	x := New(Config{Box: openBox(t), Servers: []ServerConfig{{Name: "shop", URL: web.URL, Headers: map[string]string{"X-Key": "secret"}}}, Log: quiet()})
+	x.every = 50 * time.Millisecond
+	running(t, x)
+	until(t, x, "up")
+	down.Store(true)
+	until(t, x, "down")
+	down.Store(false)
+	until(t, x, "up")
+}
+
+func TestAServerThatNeverTellsItsToolsIsNotWaitedForForever(t *testing.T) {
+	s := mcp.NewServer(&mcp.Implementation{Name: "theirs", Version: "2"}, nil)
+	mcp.AddTool(s, &mcp.Tool{Name: "x"}, func(context.Context, *mcp.CallToolRequest, struct{}) (*mcp.CallToolResult, any, error) {
+		return nil, nil, nil
+	})
+	s.AddReceivingMiddleware(func(next mcp.MethodHandler) mcp.MethodHandler {
+		return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) {
+			if method == "tools/list" {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return next(ctx, method, req)
+		}
+	})
+	h := mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return s }, nil)
+	web := httptest.NewServer(h)
+	t.Cleanup(web.CloseClientConnections)
+	x := New(Config{Box: openBox(t), Servers: []ServerConfig{{Name: "shop", URL: web.URL}}, Log: quiet()})
+	x.patience = 200 * time.Millisecond
+	running(t, x)
+	if s := until(t, x, "down"); !strings.Contains(s.Says, "ask for its tools") {
+		t.Errorf("it says %q", s.Says)
+	}
+}
+
+func TestALoginOutlivesAHiccupAndNotItsEnd(t *testing.T) {
+	answer := ""
+	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		code, body, _ := strings.Cut(answer, " ")
+		w.Header().Set("Content-Type", "application/json")
+		n, _ := strconv.Atoi(code)
+		w.WriteHeader(n)
+		fmt.Fprint(w, body)
+	}))
+	defer issuer.Close()
+	x := New(Config{Box: openBox(t), Tokens: t.TempDir(), Public: "http://127.0.0.1:1", Servers: []ServerConfig{{Name: "a", URL: "https://one.example/mcp", OAuth: true}}, Log: quiet()})
+	s := x.all[0]
+	keep := func() {
+		k := &keeper{path: s.tokenFile(), server: s.c.URL, config: &oauth2.Config{ClientID: "id", Endpoint: oauth2.Endpoint{TokenURL: issuer.URL}},
+			source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "t", RefreshToken: "r", Expiry: time.Now().Add(-time.Hour)})}
+		if _, err := k.Token(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		answer    string
+		kept, err bool
+	}{
+		{`503 {}`, true, true}, {`429 {"error":"slow_down"}`, true, true}, {`400 {"error":"invalid_grant"}`, false, false},
+		{`200 {"access_token":"t2","refresh_token":"r2","expires_in":3600,"token_type":"bearer"}`, true, false},
+	} {
+		keep()
+		answer = c.answer
+		_, err := s.oauth()
+		if _, kept := s.kept(); kept != c.kept || (err != nil) != c.err {
+			t.Errorf("%s: kept %v, %v", c.answer, kept, err)
+		}
+	}
+	keep()
+	issuer.Close()
+	if _, err := s.oauth(); err == nil {
+		t.Error("nobody there to renew it, and no error")
+	}
+	if _, kept := s.kept(); !kept {
+		t.Error("the login is gone because the network was")
 	}
 }
 

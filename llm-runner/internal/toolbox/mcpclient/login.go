@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -112,11 +113,16 @@ func (s *server) oauth() (auth.OAuthHandler, error) {
 		}
 	}
 	if k, ok := s.kept(); ok {
-		keep := &keeper{path: s.tokenFile(), server: s.c.URL, config: k.Config, source: k.Config.TokenSource(context.Background(), k.Token)}
-		if _, err := keep.Token(); err == nil {
+		asking := context.WithValue(context.Background(), oauth2.HTTPClient, &http.Client{Timeout: connectTime})
+		keep := &keeper{path: s.tokenFile(), server: s.c.URL, config: k.Config, source: k.Config.TokenSource(asking, k.Token)}
+		var refused *oauth2.RetrieveError
+		switch _, err := keep.Token(); {
+		case err == nil:
 			c.InitialTokenSource = keep
-		} else { // it cannot be renewed: a person logs in again
+		case errors.As(err, &refused) && refused.ErrorCode == "invalid_grant": // it was taken back, or is too old: a person logs in again
 			os.Remove(s.tokenFile()) //nolint:errcheck // it is written over then
+		default: // whoever renews it cannot be reached now, which says nothing about the login
+			return nil, fmt.Errorf("renew the login: %w", err)
 		}
 	}
 	h, err := auth.NewAuthorizationCodeHandler(c)

@@ -45,7 +45,7 @@ func (s *server) list(ctx context.Context, session *mcp.ClientSession) error {
 }
 
 // tool makes one of ours of a server's. What the server says of it is text of others, and counts for nothing but to describe it: that
-// it only reads, say, changes no policy.
+// it only reads, say, changes no policy, and does not have a call run twice.
 func (s *server) tool(t *mcp.Tool) (toolbox.Tool, error) {
 	schema, err := json.Marshal(t.InputSchema)
 	if err != nil || string(schema) == "null" {
@@ -54,10 +54,9 @@ func (s *server) tool(t *mcp.Tool) (toolbox.Tool, error) {
 	if len(schema) > 64<<10 {
 		return toolbox.Tool{}, errors.New("its schema is larger than 64 KiB")
 	}
-	reads := t.Annotations != nil && t.Annotations.ReadOnlyHint
 	return toolbox.Tool{
 		Name: named(s.c.Name, t.Name), Description: clip(strings.Join(strings.Fields(t.Description), " "), 1000), Schema: schema,
-		Effects: !reads, Outside: true, Policy: toolbox.Ask, Server: s.c.Name, Off: s.off, Timeout: 5 * time.Minute,
+		Effects: true, Outside: true, Policy: toolbox.Ask, Server: s.c.Name, Off: s.off, Timeout: 5 * time.Minute,
 		Run: func(ctx context.Context, c toolbox.Call) (toolbox.Result, error) {
 			return s.call(ctx, t.Name, c.Arguments)
 		},

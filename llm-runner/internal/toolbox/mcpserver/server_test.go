@@ -2,10 +2,13 @@ package mcpserver
 
 import (
 	"context"
+	"errors"
+	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -91,7 +94,7 @@ func TestPoliciesHoldForOtherPrograms(t *testing.T) {
 	if err := box.SetPolicy(t.Context(), "free", 0, toolbox.Deny); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); strings.Join(names(t, session), " ") != "asked"; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); strings.Join(names(t, session), " ") != "asked"; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("a denied tool is offered still")
 		}
@@ -107,7 +110,7 @@ func TestARelayOffersWhatTheServerOffers(t *testing.T) {
 	ours, theirs := mcp.NewInMemoryTransports()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Relay(ctx, web.URL, "", "1", ours) }()
+	go func() { done <- Relay(ctx, func() (Place, error) { return Place{web.URL, ""}, nil }, "1", ours) }()
 	session, err := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil).Connect(t.Context(), theirs, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -118,6 +121,67 @@ func TestARelayOffersWhatTheServerOffers(t *testing.T) {
 	r, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: "free", Arguments: map[string]any{"name": "Ada"}})
 	if err != nil || words(r) != "hello Ada" {
 		t.Errorf("%+v, %v", r, err)
+	}
+	session.Close()
+	cancel()
+	<-done
+}
+
+// A server that is started again has another address and another token, and knows no session of the one before.
+func TestARelayOutlivesTheServer(t *testing.T) {
+	start := func(token string) *httptest.Server {
+		_, s := offered(t, time.Second)
+		sessions, _ := s.Handlers()
+		web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") != "Bearer "+token {
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			sessions.ServeHTTP(w, r)
+		}))
+		t.Cleanup(func() {
+			web.CloseClientConnections()
+			web.Close()
+		})
+		return web
+	}
+	var now atomic.Pointer[Place]
+	first := start("one")
+	now.Store(&Place{first.URL, "one"})
+	ours, theirs := mcp.NewInMemoryTransports()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- Relay(ctx, func() (Place, error) {
+			if p := now.Load(); p != nil {
+				return *p, nil
+			}
+			return Place{}, errors.New("llm-runner serves no more")
+		}, "1", ours)
+	}()
+	session, err := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil).Connect(t.Context(), theirs, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	greet := func() (string, error) {
+		r, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: "free", Arguments: map[string]any{"name": "Ada"}})
+		if err != nil {
+			return "", err
+		}
+		return words(r), nil
+	}
+	if got, err := greet(); err != nil || got != "hello Ada" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	now.Store(nil)
+	first.CloseClientConnections()
+	first.Close()
+	if got, err := greet(); err == nil || !strings.Contains(err.Error(), "serves no more") {
+		t.Errorf("while it is gone: %q, %v", got, err)
+	}
+	now.Store(&Place{start("two").URL, "two"})
+	if got, err := greet(); err != nil || got != "hello Ada" {
+		t.Errorf("once it is back: %q, %v", got, err)
 	}
 	session.Close()
 	cancel()

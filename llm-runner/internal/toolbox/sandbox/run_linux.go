@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // nobody is the user that runs the code where this program is root's: the kernel does not hold root to a number of processes.
@@ -20,7 +23,7 @@ const nobody = 65534
 // absent says what is not installed.
 func (s *Sandbox) absent() string {
 	if _, err := exec.LookPath("bwrap"); err != nil {
-		return "bubblewrap is not installed: apt-get install bubblewrap"
+		return "bubblewrap is not installed: apt-get install bubblewrap; the container image has none, and code needs an installation on the machine itself"
 	}
 	if !strings.HasPrefix(filepath.Clean(s.c.Python), "/usr/") {
 		return fmt.Sprintf("tools.code.python is %s, and only a Python below /usr can be seen in the sandbox: apt-get install python3", s.c.Python)
@@ -41,6 +44,9 @@ sys.argv=['program.py'];del l,n
 exec(compile(c,'program.py','exec'),{'__name__':'__main__','__builtins__':__builtins__})
 `
 
+// shm is what can be written to /dev/shm, in bytes.
+const shm = 16 << 20
+
 // arguments of bubblewrap (man bwrap). The root is an empty tmpfs with the system's programs in it, read-only.
 func (s *Sandbox) argv(seconds int) []string {
 	size := strconv.FormatInt(s.c.Disk, 10)
@@ -58,7 +64,7 @@ func (s *Sandbox) argv(seconds int) []string {
 		}
 	}
 	a = append(a, "--ro-bind-try", "/etc/alternatives", "/etc/alternatives", "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache",
-		"--proc", "/proc", "--dev", "/dev", "--size", strconv.Itoa(16<<20), "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
+		"--proc", "/proc", "--dev", "/dev", "--size", strconv.Itoa(shm), "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
 		"--size", size, "--tmpfs", "/tmp", "--size", size, "--tmpfs", "/home", "--remount-ro", "/", "--chdir", "/home", "--clearenv")
 	for _, env := range []string{"PATH=/usr/bin:/bin", "HOME=/home", "LANG=C.UTF-8", "TMPDIR=/tmp", "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1",
 		"OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1"} {
@@ -144,15 +150,23 @@ func (s *Sandbox) watch(pid int, kill context.CancelCauseFunc, done <-chan ended
 		case end := <-done:
 			return end
 		case <-look.C:
-			if used := memory(pid); used > s.c.Memory {
+			if used := s.memory(pid); used > s.c.Memory {
 				kill(fmt.Errorf("it took more than %d MiB of memory", s.c.Memory>>20))
 			}
 		}
 	}
 }
 
-// memory is what a process and all below it have for themselves, in bytes.
-func memory(pid int) int64 {
+// What the kernel keeps for a process beside its pages, in bytes.
+const (
+	perFile   = 1 << 10   // an inode and a name of tmpfs, empty or not
+	perSocket = 208 << 10 // what waits in it to be read (net.core.wmem_default)
+	mostMaps  = 512 << 10 // of a list of mappings: a program with all of Python's libraries for numbers has some 100 KiB of it
+)
+
+// memory is what a process and all below it take, in bytes: their own pages, in memory or swapped out, what they share with each other, and
+// what the kernel keeps for their sockets and for their files' names. Files' contents are not in it: they are bounded by Disk.
+func (s *Sandbox) memory(pid int) int64 {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return 0
@@ -173,16 +187,80 @@ func memory(pid int) int64 {
 			switch key {
 			case "PPid":
 				children[int(n)] = append(children[int(n)], id)
-			case "RssAnon", "RssShmem":
+			case "RssAnon", "VmSwap":
 				own[id] += n << 10
 			}
 		}
 	}
 	var sum int64
+	shared, files := map[string]int64{}, int64(0)
 	for waiting := []int{pid}; len(waiting) > 0; {
 		id := waiting[0]
 		waiting = append(waiting[1:], children[id]...)
 		sum += own[id]
+		if id == pid { // that is bubblewrap, in our own namespaces
+			continue
+		}
+		proc := "/proc/" + strconv.Itoa(id)
+		if !mappings(proc, shared) {
+			return s.c.Memory + 1
+		}
+		sockets(proc, shared)
+		files = max(files, s.files(proc+"/root"))
 	}
-	return sum
+	for _, size := range shared {
+		sum += size
+	}
+	return sum + files*perFile
+}
+
+// mappings adds the memory that a process shares with others, by what it is: all of it, for pages that a process has let go of are there as long
+// as one of them might look. false says that there are more mappings than a program has.
+func mappings(proc string, shared map[string]int64) bool {
+	f, err := os.Open(proc + "/maps")
+	if err != nil {
+		return true // it has ended
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, mostMaps+1))
+	if err != nil {
+		return true
+	}
+	for line := range strings.Lines(string(text)) { // proc_pid_maps(5)
+		field := strings.Fields(line)
+		if len(field) < 6 || !strings.HasSuffix(field[1], "s") || field[5] != "/dev/zero" {
+			continue
+		}
+		from, to, _ := strings.Cut(field[0], "-")
+		begin, _ := strconv.ParseUint(from, 16, 64)
+		end, _ := strconv.ParseUint(to, 16, 64)
+		offset, _ := strconv.ParseUint(field[2], 16, 64)
+		shared[field[4]] = max(shared[field[4]], int64(offset+end-begin)) //nolint:gosec // a size
+	}
+	return len(text) <= mostMaps
+}
+
+// sockets adds the sockets that a process holds.
+func sockets(proc string, shared map[string]int64) {
+	held, _ := os.ReadDir(proc + "/fd")
+	for _, e := range held {
+		if to, err := os.Readlink(proc + "/fd/" + e.Name()); err == nil && strings.HasPrefix(to, "socket:") {
+			shared[to] = perSocket
+		}
+	}
+}
+
+// files is how many files there are in the folders that can be written to, below the root of a process.
+func (s *Sandbox) files(root string) (n int64) {
+	for dir, size := range map[string]int64{"/tmp": s.c.Disk, "/home": s.c.Disk, "/dev/shm": shm} {
+		var st unix.Statfs_t
+		if err := unix.Statfs(root+dir, &st); err != nil || st.Type != unix.TMPFS_MAGIC {
+			continue
+		}
+		if at := int64(st.Blocks) * st.Bsize; at < size || at > size+1<<20 { //nolint:gosec // a size
+			continue // the sandbox is not made yet, and this is the system's
+		}
+		n += int64(st.Files - st.Ffree) //nolint:gosec // a number of files
+	}
+	return n
 }

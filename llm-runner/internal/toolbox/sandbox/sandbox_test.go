@@ -7,17 +7,19 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"home.arpa/lab/llm-runner/test/needs"
 )
 
-// ready returns a sandbox; tests are skipped where there is none. make prove installs what it takes.
+// ready returns a sandbox; tests are skipped where there is none, except in make prove.
 func ready(t testing.TB, c Config) *Sandbox {
 	t.Helper()
 	if _, err := exec.LookPath("bwrap"); err != nil {
-		t.Skip("needs bubblewrap: run llm-runner/test/setup.sh once")
+		needs.Missing(t, "needs bubblewrap: run llm-runner/test/setup.sh once")
 	}
 	s := New(c)
 	if why := s.Missing(); why != "" {
-		t.Skip(why)
+		needs.Missing(t, why)
 	}
 	return s
 }
@@ -58,8 +60,11 @@ func TestAProgramIsStoppedWithItsCaller(t *testing.T) {
 
 func TestWithoutASandboxTheToolIsOff(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	if why := New(Config{}).Missing(); why == "" {
-		t.Error("it is on without bubblewrap")
+	if why := New(Config{}).Missing(); !strings.Contains(why, "apt-get install bubblewrap") || !strings.Contains(why, "container image") {
+		t.Errorf("without bubblewrap it says %q", why)
+	}
+	if why := New(Config{Python: "/opt/python3"}).Missing(); why == "" {
+		t.Error("it is on with a Python that the sandbox does not have")
 	}
 	if _, err := New(Config{}).Run(t.Context(), "print(1)", time.Second); err == nil {
 		t.Error("it ran without a sandbox")

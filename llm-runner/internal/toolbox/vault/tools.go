@@ -68,16 +68,16 @@ func (v *Vault) Tools() []toolbox.Tool {
 					}
 					return ending(preserve(old, a.Text)), nil
 				}
-			}, true),
+			}),
 		changing(v, toolbox.Tool{Name: "vault_append", Description: "Adds text to a note of the person's vault."},
 			func(a appendArguments) (string, change) {
 				return a.Path, func(old string, there bool) (string, error) { return add(old, there, a) }
-			}, false),
+			}),
 	}
 }
 
-// changing makes a tool of changes to a note. sealed: it is done only to the text for which it was proposed.
-func changing[A any](v *Vault, t toolbox.Tool, read func(A) (string, change), sealed bool) toolbox.Tool {
+// changing makes a tool of changes to a note. What a person has allowed is done only to the text for which it was proposed.
+func changing[A any](v *Vault, t toolbox.Tool, read func(A) (string, change)) toolbox.Tool {
 	t.Effects, t.Policy, t.Off = true, toolbox.Ask, v.missing
 	t.Preview = func(_ context.Context, arguments json.RawMessage) (toolbox.Preview, error) {
 		var a A
@@ -88,9 +88,6 @@ func changing[A any](v *Vault, t toolbox.Tool, read func(A) (string, change), se
 		old, text, mark, err := v.propose(p, f)
 		if err != nil {
 			return toolbox.Preview{}, err
-		}
-		if !sealed {
-			mark = ""
 		}
 		return toolbox.Preview{Text: shown(p, old, text), Seal: mark}, nil
 	}

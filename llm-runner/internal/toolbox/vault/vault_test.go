@@ -173,17 +173,42 @@ func TestAWriteShowsADiffKeepsWhatWasAndPreservesFrontmatter(t *testing.T) {
 }
 
 func TestAnApprovalIsForWhatWasShown(t *testing.T) {
+	for _, tool := range []string{"vault_write", "vault_append"} {
+		b := newBench(t)
+		asked, err := b.box.Submit(t.Context(), toolbox.Wish{Tool: tool, Arguments: `{"path":"garden.md","text":"mine"}`})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.put(t, "garden.md", "the person wrote this meanwhile\n")
+		if asked, err = b.box.Decide(t.Context(), asked.ID, true); err != nil {
+			t.Fatal(err)
+		}
+		if done, err := b.box.Execute(t.Context(), asked); err != nil || !done.IsError || !strings.Contains(done.Result, "changed") || b.get(t, "garden.md") != "the person wrote this meanwhile\n" {
+			t.Errorf("%s: %+v, %v", tool, done, err)
+		}
+	}
+}
+
+func TestWhatIsAllowedWithoutAWordIsDoneInTurn(t *testing.T) {
 	b := newBench(t)
-	asked, err := b.box.Submit(t.Context(), toolbox.Wish{Tool: "vault_write", Arguments: `{"path":"garden.md","text":"mine"}`})
-	if err != nil {
+	if err := b.box.SetPolicy(t.Context(), "vault_append", 0, toolbox.Allow); err != nil {
 		t.Fatal(err)
 	}
-	b.put(t, "garden.md", "the person wrote this meanwhile\n")
-	if asked, err = b.box.Decide(t.Context(), asked.ID, true); err != nil {
-		t.Fatal(err)
+	var all []toolbox.Call // a model calls twice at once
+	for _, text := range []string{"one", "two"} {
+		c, err := b.box.Submit(t.Context(), toolbox.Wish{Tool: "vault_append", Arguments: `{"path":"log.md","text":"` + text + `"}`})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
 	}
-	if done, err := b.box.Execute(t.Context(), asked); err != nil || !done.IsError || !strings.Contains(done.Result, "changed") || b.get(t, "garden.md") != "the person wrote this meanwhile\n" {
-		t.Errorf("%+v, %v", done, err)
+	for _, c := range all {
+		if done, err := b.box.Execute(t.Context(), c); err != nil || done.IsError {
+			t.Errorf("%+v, %v", done, err)
+		}
+	}
+	if got := b.get(t, "log.md"); got != "one\ntwo\n" {
+		t.Errorf("got %q", got)
 	}
 }
 

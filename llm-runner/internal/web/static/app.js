@@ -168,6 +168,7 @@ addEventListener('submit', async e => {
   const form = e.target, button = e.submitter;
   if (form.id === 'composer' && button?.classList.contains('stopping')) { e.preventDefault(); return stopAll(); }
   if ('quiet' in form.dataset) { e.preventDefault(); return fetch(form.action, { method: 'POST' }); }
+  if (form.matches('.logout')) return leave();
   if (form.matches('.theme')) { e.preventDefault(); return recolour(form, button); }
   if (!('swap' in form.dataset)) return;
   e.preventDefault();
@@ -190,8 +191,10 @@ async function recolour(form, button) {
   const now = button.value;
   await fetch(form.action, { method: 'POST', body: new URLSearchParams({ theme: now }), redirect: 'manual' });
   if (now === 'system') delete root.dataset.theme; else root.dataset.theme = now;
-  button.value = { dark: 'light', light: 'system', system: 'dark' }[now];
-  $('span', button).textContent = now === 'system' ? 'Auto' : now;
+  for (const b of $$('.theme button')) {
+    b.value = { dark: 'light', light: 'system', system: 'dark' }[now];
+    $('span', b).textContent = now === 'system' ? 'Auto' : now;
+  }
 }
 
 // The composer keeps what was not sent, says who would answer, and grows.
@@ -236,9 +239,10 @@ addEventListener('click', async e => {
     setTimeout(() => copy.textContent = 'Copy', 1500);
     return say(done ? 'Copied' : label);
   }
+  if (e.target.closest('.find-any')) return palette();
   const cite = e.target.closest('a.cite');
   if (cite && innerWidth > 1000 && !e.ctrlKey && !e.metaKey && !e.shiftKey) { e.preventDefault(); return beside(cite); }
-  for (const d of $$('details.where[open], details.menu[open]')) if (!d.contains(e.target)) d.open = false;
+  for (const d of $$('details.pop[open]')) if (!d.contains(e.target)) d.open = false;
 });
 
 async function write(text) {
@@ -286,7 +290,7 @@ const close = () => { const b = $('.beside'); b?.remove(); document.body.classLi
 addEventListener('keydown', e => {
   if ((e.ctrlKey || e.metaKey) && e.key.toLowerCase() === 'k') { e.preventDefault(); return palette(); }
   if (e.key === 'Escape' && !$('dialog[open]')) {
-    const sheet = $('details.where[open], details.menu[open]');
+    const sheet = $('details.pop[open]');
     if (sheet) { sheet.open = false; return $('summary', sheet).focus(); }
     if (close()) return;
     if ($('article[data-running]')) { e.preventDefault(); stopAll(); }
@@ -297,22 +301,27 @@ addEventListener('keydown', e => {
   }
 });
 
-// The palette: pages, conversations, models.
+// The palette: the server knows what there is; the models of the form here are chosen in place.
 async function palette() {
   if ($('dialog[open]')) return;
   const d = document.createElement('dialog');
-  d.setAttribute('aria-label', 'Go to');
-  d.innerHTML = '<input type="text" role="combobox" aria-expanded="true" aria-controls="picks" aria-label="Go to a page, a conversation or a model" placeholder="Go to a page, a conversation, a model"><ul id="picks" role="listbox"></ul>';
+  d.className = 'palette';
+  d.setAttribute('aria-label', 'Find anything');
+  d.innerHTML = '<form method="dialog"><input type="text" role="combobox" aria-expanded="true" aria-controls="picks" aria-label="Find a page, a conversation, a note, a job or a model" placeholder="Page, chat, note, job, model…" autocomplete="off" autocapitalize="off" spellcheck="false"><button>Close</button></form><ul id="picks" role="listbox" aria-label="Found"></ul>';
   document.body.append(d);
   d.showModal();
   d.onclose = () => d.remove();
   d.onclick = e => { if (e.target === d) d.close(); };
   const input = $('input', d), list = $('ul', d);
-  const go = url => () => { location.href = url; };
-  const pages = [['New chat', '/'], ...[...document.querySelectorAll('.rail a:not([href="/"])')].map(a => [a.textContent.trim(), a.getAttribute('href')])].map(([n, u]) => ({ name: n, kind: 'page', run: go(u) }));
-  const select = $('#composer select');
-  const models = select ? [...select.options].map(o => ({ name: o.text, kind: 'model', run: () => { select.value = o.value; hint(); $('#ask').focus(); } })) : [];
-  let shown = [], at = 0, asked = 0;
+  input.focus();
+  const run = x => {
+    d.close();
+    const select = $('#composer select'), option = x.model && select && [...select.options].find(o => o.value === x.model);
+    if (option) { select.value = x.model; hint(); return $('#ask').focus(); }
+    if (x.post) { leave(); const f = document.createElement('form'); f.method = 'post'; f.action = x.post; document.body.append(f); return f.submit(); }
+    location.href = x.href;
+  };
+  let shown = [], at = 0, asked = 0, waits = 0, pending;
   const draw = () => {
     list.replaceChildren(...shown.map((x, i) => {
       const li = document.createElement('li'), name = document.createElement('span'), kind = document.createElement('small');
@@ -322,32 +331,40 @@ async function palette() {
       name.textContent = x.name;
       kind.textContent = x.kind;
       li.append(name, kind);
-      li.onclick = () => { d.close(); x.run(); };
+      li.onclick = () => run(x);
       return li;
     }));
+    if (!shown.length) list.innerHTML = '<li class="none">Nothing is called so.</li>';
     input.setAttribute('aria-activedescendant', shown.length ? 'pick' + at : '');
     list.children[at]?.scrollIntoView({ block: 'nearest' });
   };
   const find = async () => {
-    const q = input.value.trim().toLowerCase(), mine = ++asked;
-    const has = x => x.name.toLowerCase().includes(q);
-    shown = [...pages.filter(has), ...(q ? models.filter(has) : [])];
-    at = 0;
-    draw();
-    const chats = await (await fetch('/api/chats?q=' + encodeURIComponent(q))).json();
-    if (mine !== asked) return;
-    const found = chats.map(c => ({ name: c.title, kind: 'chat', run: go('/chats/' + c.id) }));
-    shown = [...pages.filter(has), ...found, ...models.filter(has)];
-    draw();
+    const mine = ++asked;
+    try {
+      const found = await (await fetch('/api/find?q=' + encodeURIComponent(input.value))).json();
+      if (mine !== asked) return;
+      shown = found;
+      at = 0;
+      draw();
+    } catch { list.innerHTML = '<li class="none">The server cannot be reached.</li>'; }
   };
-  input.oninput = find;
-  input.onkeydown = e => {
+  const now = () => { clearTimeout(waits); waits = 0; pending = find(); };
+  input.oninput = () => { clearTimeout(waits); waits = setTimeout(now, 80); };
+  input.onkeydown = async e => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[e.key];
     if (step && shown.length) { e.preventDefault(); at = (at + step + shown.length) % shown.length; draw(); }
-    if (e.key === 'Enter' && shown[at]) { e.preventDefault(); d.close(); shown[at].run(); }
+    if (e.key === 'Enter') {
+      e.preventDefault();
+      if (waits) now(); // what is typed counts, not what was found before it
+      await pending;
+      if (shown[at]) run(shown[at]);
+    }
   };
-  find();
+  now();
 }
+
+// Whoever logs out leaves no drafts in this browser.
+const leave = () => localStorage.clear();
 
 // The corner with the machines, and countdowns.
 async function corner() {
@@ -438,6 +455,7 @@ function recall() {
   }
 }
 
+if (/Mac|iP/.test(navigator.platform)) for (const k of $$('.find-any kbd')) k.textContent = '\u2318K';
 const ask = $('#ask');
 if (ask && !ask.value) { ask.value = localStorage.getItem(draftKey()) || ''; grow(ask); }
 begin();

@@ -4,15 +4,17 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"home.arpa/lab/llm-runner/test/needs"
 )
 
-// Start gives a test its own Ollama, with the tiny models, until the test ends. It skips the test where no Ollama has
-// been built.
+// Start gives a test its own Ollama, with the tiny models, until the test ends. Where no Ollama has been built,
+// the test is skipped (needs.Missing).
 func Start(t testing.TB) *Server {
 	t.Helper()
 	binary, err := Binary()
 	if err != nil {
-		t.Skip(err)
+		needs.Missing(t, err)
 	}
 	s, err := New(binary, t.TempDir(), "127.0.0.1:0")
 	if err != nil {
