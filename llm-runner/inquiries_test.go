@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"iter"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +15,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/graph"
 	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/toolbox/browse"
 )
 
 // A run waits, for a person or a machine, as long as somebody wants what comes of it.
@@ -109,6 +114,38 @@ type busy struct{}
 func (busy) Stream(context.Context, llm.Request) iter.Seq2[llm.Event, error] {
 	return func(yield func(llm.Event, error) bool) {
 		yield(llm.Event{}, &llm.BusyError{Provider: "m", Kind: llm.Unavailable})
+	}
+}
+
+// A page that cannot be kept is dropped with the reason, and the others are read.
+func TestOnePageThatCannotBeKeptIsNoReasonToLoseTheOthers(t *testing.T) {
+	var web *httptest.Server
+	web = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/search":
+			fmt.Fprintf(w, `{"results":[{"url":"%s/%s","title":"A"},{"url":"%s/good","title":"B"}]}`, web.URL, strings.Repeat("x", 1100), web.URL)
+		case r.URL.Path == "/robots.txt":
+			w.WriteHeader(http.StatusNotFound)
+		default:
+			w.Header().Set("Content-Type", "text/plain")
+			fmt.Fprint(w, "The heron stands in the pond.") //nolint:errcheck // the test sees
+		}
+	}))
+	defer web.Close()
+	c, err := Load(Options{Data: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Tools.Search.SearXNG, c.Tools.Fetch.Allow = web.URL, []string{"127.0.0.1"}
+	a, err := assemble(t.Context(), c, quiet(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.close()
+	look := a.outside(browse.NewSearcher(browse.SearchConfig{SearXNG: web.URL}), browse.NewFetcher(browse.FetchConfig{Allow: []string{"127.0.0.1"}, Keep: a.keepPage}))
+	all, dropped, err := look(t.Context(), "heron")
+	if err != nil || len(all) != 1 || all[0].Path != web.URL+"/good" || len(dropped) != 1 || !strings.Contains(dropped[0].Why, "a name has 1 to 1000 bytes") {
+		t.Errorf("%d found, %.200v dropped, %v", len(all), dropped, err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -104,8 +105,8 @@ func ByType(mediaType string) Format {
 func Sniff(data []byte) Format {
 	head := data[:min(len(data), 1024)]
 	switch {
-	case bytes.Contains(head, []byte("%PDF-")):
-		return PDF
+	case bytes.HasPrefix(head, []byte("%PDF-")), bytes.Contains(head, []byte("%PDF-")) && (!utf8.Valid(data) || slices.Contains(data, 0)):
+		return PDF // with junk before it, which readers of PDF bear, unless it is a text about PDF
 	case bytes.HasPrefix(head, []byte("PK\x03\x04")):
 		switch {
 		case bytes.Contains(head, []byte("application/epub+zip")):

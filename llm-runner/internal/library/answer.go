@@ -121,9 +121,8 @@ func (v *Vault) reply(ctx context.Context, req llm.Request, show func(llm.Event)
 		}
 		if len(all) > 0 {
 			did, err := v.written(ctx, req, model, asked, all, show)
-			var busy *llm.BusyError
-			if errors.As(err, &busy) && !did.shown && req.Purpose != "job" { // whoever can wait, waits; a person reads what there is
-				did.refused, did.opening, err = false, cannotWrite(busy), nil
+			if why := cannotWrite(err); why != "" && !did.shown && req.Purpose != "job" { // whoever can wait, waits; a person reads what there is
+				did.refused, did.opening, err = false, why, nil
 			}
 			if err != nil {
 				return end, err

@@ -2,6 +2,7 @@ package library
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -60,7 +61,8 @@ type scanner struct {
 	begun  int // where the next block begins
 	blocks []block
 
-	sections bool // those that programs wrote are told apart
+	sections bool             // those that programs wrote are told apart
+	ends     map[string][]int // of such, where the lines of their end marks end; nil: not looked for yet
 }
 
 // sectionEnd returns where a section ends that a program wrote, if the line at s.at begins one: 0 it does not. Its marks are lines of their own,
@@ -71,13 +73,21 @@ func (s *scanner) sectionEnd(line []byte, next int) int {
 	if !begins || !ends || !s.sections {
 		return 0
 	}
-	end := append(append([]byte("<!-- end of generated: "), name...), " -->"...)
-	for at := next; at < len(s.text); {
-		line, after := s.line(at)
-		if bytes.Equal(line, end) {
-			return after
+	if s.ends == nil {
+		s.ends = map[string][]int{}
+		for at := 0; at < len(s.text); {
+			line, after := s.line(at)
+			if name, ok := bytes.CutPrefix(line, []byte("<!-- end of generated: ")); ok {
+				if name, ok := bytes.CutSuffix(name, []byte(" -->")); ok {
+					s.ends[string(name)] = append(s.ends[string(name)], after)
+				}
+			}
+			at = after
 		}
-		at = after
+	}
+	after := s.ends[string(name)]
+	if i, _ := slices.BinarySearch(after, next+1); i < len(after) {
+		return after[i]
 	}
 	return 0
 }

@@ -89,9 +89,11 @@ func (l *Library) soon(ctx context.Context) error {
 	return l.settle(ctx)
 }
 
-// Settle returns once everything that was put is found: it waits for a look at the files that is under way.
+// Settle returns once everything that was put is found: it waits for a look at the files that is under way, as long as ctx lets it.
 func (l *Library) Settle(ctx context.Context) error {
-	l.syncing.Lock()
+	if err := l.syncing.Lock(ctx); err != nil {
+		return err
+	}
 	defer l.syncing.Unlock()
 	return l.settle(ctx)
 }

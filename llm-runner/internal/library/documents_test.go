@@ -319,6 +319,13 @@ func TestFilesThatFailWhileTheyAreReadAreNamedAndTriedAgain(t *testing.T) {
 	}
 }
 
+func TestATextAboutPDFIsNoPDF(t *testing.T) {
+	l := open(t, at(t, t.TempDir()))
+	if _, err := l.Add(t.Context(), Uploads, Upload{Name: "forms.md", Data: []byte("# Formats\n\nA file that begins with `%PDF-1.7` is a PDF.\n")}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestALookThatEndsHalfwayIsTakenUpAgain(t *testing.T) {
 	l := open(t, at(t, t.TempDir()))
 	var all []Document
@@ -359,13 +366,23 @@ func TestWhatWasPutIsFoundOnceItHasSettled(t *testing.T) {
 		}
 		return len(hits)
 	}
-	l.syncing.Lock() // a look at the files is under way
+	if err := l.syncing.Lock(t.Context()); err != nil { // a look at the files is under way
+		t.Fatal(err)
+	}
 	if err := l.Put(t.Context(), Web, Document{Path: "https://example.org/geese", Text: []byte("Geese want water.")}); err != nil {
 		t.Fatal(err)
 	}
 	settled := make(chan error, 1)
 	go func() { settled <- l.Settle(t.Context()) }()
 	before := find()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.Settle(ctx); !errors.Is(err, context.Canceled) { // who no longer waits is not held up
+		t.Error("settled without a lock:", err)
+	}
+	if err := l.Erase(ctx, Web, "https://example.org/none"); !errors.Is(err, context.Canceled) {
+		t.Error("erased without a lock:", err)
+	}
 	l.syncing.Unlock()
 	if err := <-settled; err != nil || before != 0 || find() != 1 {
 		t.Errorf("%d before, %d after, %v", before, find(), err)

@@ -11,14 +11,16 @@ import (
 
 // Erase is Forget for what must leave nothing behind. When it returns the documents are out of the tables, their words out of the segments
 // and their vectors out of the store's files; the database's own files are for db.Scrub. Documents that are not there are no error. It waits
-// for a look at the files that is under way.
+// for a look at the files that is under way, as long as ctx lets it.
 func (l *Library) Erase(ctx context.Context, collection string, paths ...string) error {
 	for _, path := range paths {
 		if _, err := l.documents.Forget(ctx, collection, path); err != nil {
 			return err
 		}
 	}
-	l.syncing.Lock()
+	if err := l.syncing.Lock(ctx); err != nil {
+		return err
+	}
 	defer l.syncing.Unlock()
 	if err := l.syncDocuments(ctx, false); err != nil {
 		return err

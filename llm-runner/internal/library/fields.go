@@ -30,7 +30,7 @@ func (d Doc) fields(path string) map[uint8][]string {
 func foldTags(tags []string) string {
 	var b strings.Builder
 	for _, t := range tags {
-		b.WriteString("\n" + strings.ToLower(t) + "\n")
+		b.WriteString("\n" + folded(t) + "\n")
 	}
 	return b.String()
 }

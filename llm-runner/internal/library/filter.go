@@ -28,7 +28,7 @@ var (
 func filters(query string, f Filter) (rest string, _ Filter) {
 	rest = filterPattern.ReplaceAllStringFunc(query, func(m string) string {
 		name, value, _ := strings.Cut(strings.TrimSpace(m), ":")
-		value = strings.ToLower(strings.Trim(value, `"`))
+		value = folded(strings.Trim(value, `"`))
 		name = strings.ToLower(name)
 		if value == "" || (name == "after" || name == "before") && !datePattern.MatchString(value) {
 			return m

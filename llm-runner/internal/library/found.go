@@ -18,6 +18,7 @@ type Found struct {
 	Page       int      `json:"page,omitempty"` // 1-based; 0: the document has no pages
 	Score      float64  `json:"score"`
 	Snippet    Snippet  `json:"snippet"`
+	Quote      string   `json:"-"` // all of it
 	Why        Why      `json:"why"`
 }
 
@@ -56,7 +57,7 @@ func Show(r Result) Shown {
 		case h.words.Rank == 0:
 			lane = "meaning"
 		}
-		all.Found[i] = Found{h.Path, h.Collection, h.Title, trail, h.Start, h.End, h.Line, h.EndLine, pageAt(h.pages, h.Start+len(h.Quote)-len(strings.TrimLeft(h.Quote, " \t\r\n"))), h.Score, h.Snippet,
+		all.Found[i] = Found{h.Path, h.Collection, h.Title, trail, h.Start, h.End, h.Line, h.EndLine, pageAt(h.pages, h.Start+len(h.Quote)-len(strings.TrimLeft(h.Quote, " \t\r\n"))), h.Score, h.Snippet, h.Quote,
 			Why{lane, h.words, h.vector, h.reranked, h.close, h.Coverage, h.Missed, h.exact, h.says()}}
 	}
 	return all

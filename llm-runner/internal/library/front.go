@@ -67,6 +67,43 @@ func (d *Doc) readFront(text []byte) {
 	}
 }
 
+var (
+	tagPattern  = regexp.MustCompile(`(?:^|[\s(])#([\p{L}\p{N}_/-]*\p{L}[\p{L}\p{N}_/-]*)`)
+	codePattern = regexp.MustCompile("`+[^`]*`+")
+)
+
+// inlineTags takes the tags that stand in a block's text, as Obsidian does: #project/garden, with a letter in it, not in code.
+func (d *Doc) inlineTags(text []byte, b block) {
+	if b.kind == code || b.kind == front || b.kind == made {
+		return
+	}
+	var fence []byte // that is open: in a list or a quote
+	for line := range bytes.Lines(text[b.start:b.end]) {
+		if bytes.IndexByte(line, '#') < 0 && bytes.IndexByte(line, '`') < 0 && bytes.IndexByte(line, '~') < 0 {
+			continue
+		}
+		inner := bytes.TrimLeft(line, "> \t")
+		switch f := fenceOf(bytes.TrimRight(inner, "\r\n")); {
+		case fence != nil:
+			if bytes.HasPrefix(inner, fence) {
+				fence = nil
+			}
+			continue
+		case f != nil:
+			fence = f
+			continue
+		}
+		if _, ok := indent(line); !ok && b.kind == para {
+			continue
+		}
+		for _, m := range tagPattern.FindAllSubmatch(codePattern.ReplaceAll(line, []byte("`")), -1) {
+			if tag := strings.Trim(string(m[1]), "/"); !slices.Contains(d.Tags, tag) {
+				d.Tags = append(d.Tags, tag)
+			}
+		}
+	}
+}
+
 var dayPattern = regexp.MustCompile(`\b(19|20)\d\d-[01]\d-[0-3]\d\b`)
 
 // words returns the texts of a list, or of one text that is separated by the characters of sep, where it has any.

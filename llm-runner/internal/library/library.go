@@ -23,7 +23,7 @@ import (
 )
 
 // version changes when Split or what is indexed does: an index made by another version is made again.
-const version = "2"
+const version = "3"
 
 // The collections.
 const (
@@ -47,7 +47,7 @@ type Library struct {
 	mind     *mind            // nil: words alone
 	patience time.Duration    // see the constant
 	reranker *reranker        // nil: nobody orders the best again
-	syncing  sync.Mutex       // held by whoever writes the index
+	syncing  lock             // held by whoever writes the index
 	files    map[string]known // of the Source
 
 	documents documents.Store
@@ -60,6 +60,13 @@ type Library struct {
 	mu     sync.Mutex
 	status Status
 	unread []Skip // of the last look: what could not be read and is not in the index
+	busy   int    // how many look or read
+	// Documents among the files take long to read, so a look only notes them down: by path. Whoever reads them holds reading.
+	books    map[string]book
+	renewing bool      // everything is being read again
+	renewed  time.Time // when everything was, last
+	reading  lock
+	shelved  chan struct{} // capacity 1: there are books
 }
 
 // A Config is what a Library is made of.
@@ -86,6 +93,7 @@ type Status struct {
 	Syncing     bool           `json:"syncing"`
 	Synced      time.Time      `json:"synced"` // when the last Sync that went well ended; zero: none did yet
 	Error       string         `json:"error,omitempty"`
+	Unwatched   string         `json:"unwatched,omitempty"` // whose changes the system does not tell of, and what helps
 
 	Meaning MeaningStatus `json:"meaning"`
 }
@@ -95,6 +103,9 @@ func (s Status) Sentence() string {
 	text := fmt.Sprintf("%d of %d notes of %s are indexed, in %d passages; %d skipped", s.Notes, max(s.Found, s.Notes), s.Source, s.Passages, len(s.Skipped))
 	for _, c := range slices.Sorted(maps.Keys(s.Collections)) {
 		text += fmt.Sprintf("; %d in %s", s.Collections[c], c)
+	}
+	if s.Unwatched != "" {
+		text += "; changes are not told of at once in " + s.Unwatched
 	}
 	return text
 }
@@ -140,9 +151,12 @@ func New(ctx context.Context, c Config) (*Library, error) {
 	}
 	source.excluded = &exclusions{}
 	source.excluded.patterns.Store(&patterns)
-	l := &Library{db: d, source: source, wake: make(chan struct{}, 1), every: pollEvery, patience: patience, watching: true, files: files,
+	l := &Library{db: d, source: source, wake: make(chan struct{}, 1), syncing: newLock(), reading: newLock(), shelved: make(chan struct{}, 1), every: pollEvery, patience: patience, watching: true, files: files,
 		documents: documents.Store{DB: c.Documents}, read: c.Read, private: c.NeverSend}
 	l.words.Store(words)
+	if l.renewed, err = readRenewed(ctx, d); err != nil {
+		return nil, err
+	}
 	l.status = Status{Source: source.Name, Skipped: []Skip{}, Partly: []Skip{}, Found: len(files), Collections: map[string]int{}, NeverSend: []NeverSend{}}
 	if l.kept, err = knownDocuments(ctx, d); err != nil {
 		return nil, err
@@ -152,7 +166,8 @@ func New(ctx context.Context, c Config) (*Library, error) {
 }
 
 // Run keeps the index up to date until ctx ends: at once, when files change, every few seconds all the same, and whenever an answer met
-// a note that had changed. Each night it reads everything again (Reindex). What goes wrong is told by Status and tried again.
+// a note that had changed. Each night it reads everything again (Reindex), and a night that was missed is made up for. Documents are read
+// beside it, so that notes do not wait for them. What goes wrong is told by Status and tried again.
 func (l *Library) Run(ctx context.Context) error {
 	if l.source.dir != "" && l.watching {
 		done := make(chan struct{})
@@ -170,30 +185,66 @@ func (l *Library) Run(ctx context.Context) error {
 			l.mind.run(ctx)
 		}()
 	}
+	done := make(chan struct{})
+	defer func() { <-done }()
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-l.shelved:
+				l.readBooks(ctx, &Report{}) //nolint:errcheck // Status tells, and the next look finds them again
+			}
+		}
+	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var tried time.Time // to make up for a night
 	night := time.NewTimer(untilNight(time.Now()))
 	defer night.Stop()
 	for {
-		work := l.Sync
+		all := false
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-l.wake:
-			if l.anew.Swap(false) {
-				work = l.Reindex
-			}
+			all = l.anew.Swap(false)
 		case <-timer.C:
 		case <-night.C:
-			work = l.Reindex
+			all = true
 			night.Reset(untilNight(time.Now()))
 		}
-		began := time.Now()
-		if _, err := work(ctx); err != nil || !l.source.fixed {
-			// Looking never takes more than a twentieth of the time, however slow the disk.
-			timer.Reset(max(l.every, 20*time.Since(began)))
+		report, err := l.pass(ctx, all)
+		if err != nil || !l.source.fixed {
+			timer.Reset(pause(l.every, report.walked))
+		}
+		if err != nil {
+			continue
+		}
+		select {
+		case l.shelved <- struct{}{}:
+		default:
+		}
+		if now := time.Now(); l.missed(now) && now.Sub(tried) > time.Hour {
+			tried = now
+			l.Anew()
 		}
 	}
+}
+
+// pause is how long after a look the next one begins: listing the files takes no more than a twentieth of the time on a slow disk, and what
+// nobody tells of is found within a minute all the same.
+func pause(every, walked time.Duration) time.Duration {
+	return max(every, min(20*walked, time.Minute))
+}
+
+// missed says that the last night went by without everything being read: nothing ran, or slept. The hour more than a day is for the clocks
+// that are set back in autumn.
+func (l *Library) missed(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.renewing && now.Round(0).Sub(l.renewed) > 25*time.Hour
 }
 
 // nightly is the hour, local time, at which everything is read again.

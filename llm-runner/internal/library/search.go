@@ -57,8 +57,10 @@ type Span struct {
 const (
 	// Of the passages that hold any word, these many are read and looked at more closely.
 	candidates = 100
-	// Of the passages that hold all words of a phrase, these many are read to see whether they hold the phrase.
+	// The passages that hold all words of a phrase are read to see whether they hold the phrase, so many at once, until enough do; phraseMost
+	// bounds how long that takes for words that are everywhere, and what it leaves unread is told.
 	phraseLook  = 300
+	phraseMost  = 20_000
 	frontFactor = 0.4 // frontmatter repeats the title and the tags, and rarely answers anything
 )
 
@@ -280,21 +282,33 @@ func (s *search) holding(ctx context.Context, words []term, pass func(*Hit) bool
 	}
 	sums := s.index.scoring()
 	sums.add(merged(terms))
-	best := sums.best(phraseLook, s.keep, words)
-	had := map[int64]bool{}
-	for _, b := range best {
-		had[b.id] = s.hits[b.id] != nil
+	best := sums.best(s.index.passages, s.keep, words)
+	if len(best) > phraseMost {
+		s.cut("with the words of a phrase or name, of which too many have them to read whether they stand together", len(best)-phraseMost)
+		best = best[:phraseMost]
 	}
-	if err := s.read(ctx, best); err != nil {
-		return nil, err
-	}
-	for _, b := range best {
-		switch h := s.hits[b.id]; {
-		case h == nil: // removed meanwhile
-		case pass(h):
-			found = append(found, h)
-		case !had[b.id]:
-			delete(s.hits, b.id)
+	for some := range slices.Chunk(best, phraseLook) {
+		if len(found) >= s.depth {
+			break
+		}
+		had := map[int64]bool{}
+		for _, b := range some {
+			had[b.id] = s.hits[b.id] != nil
+		}
+		if err := s.read(ctx, some); err != nil {
+			return nil, err
+		}
+		passed := make([]bool, len(some))
+		atOnce(len(some), func(i int) {
+			h := s.hits[some[i].id]
+			passed[i] = h != nil && pass(h) // nil: removed meanwhile
+		})
+		for i, b := range some {
+			if passed[i] {
+				found = append(found, s.hits[b.id])
+			} else if !had[b.id] {
+				delete(s.hits, b.id)
+			}
 		}
 	}
 	return found, nil

@@ -64,7 +64,7 @@ func TestIdentifiersAreFoundWhole(t *testing.T) {
 		"right.md": "In this file max_conns is 7, see compose.yaml. The rtx-4090 is in davas.\n",
 		"url.md":   "The address is 10.0.0.7:8080 now.\n",
 	}
-	for i := range 150 {
+	for i := range phraseLook + 50 {
 		files[fmt.Sprintf("n%d.md", i)] = "The max of conns, and conns at max: max conns conns max. Compose a yaml, yaml compose. An rtx, and 4090 rtx 4090s.\n8080 10 7 0 0 is no address.\n"
 	}
 	l := open(t, at(t, folder(t, files)))
@@ -75,6 +75,55 @@ func TestIdentifiersAreFoundWhole(t *testing.T) {
 		if err != nil || len(hits) == 0 || hits[0].Path != want {
 			t.Errorf("%s: %d hits, the first is not in %s, %v", query, len(hits), want, err)
 		}
+	}
+}
+
+// However many passages hold the words of a phrase, those that hold the phrase come first.
+func TestPhrasesOfCommonWordsAreFound(t *testing.T) {
+	files := map[string]string{"right.md": "The lake is long. At some time between the two wars the ferry was sold over the bay, and nobody has seen it since.\n"}
+	for i := range phraseLook + 50 {
+		files[fmt.Sprintf("n%d.md", i)] = "Over the sold bay. The sold over, over the bay sold: bay sold over, the over was.\n"
+	}
+	l := open(t, at(t, folder(t, files)))
+	result, err := l.Explain(t.Context(), Request{Query: `"sold over the bay"`, Limit: 3})
+	if err != nil || len(result.Hits) == 0 || result.Hits[0].Path != "right.md" {
+		t.Errorf("%d hits, the first is not in right.md, %v", len(result.Hits), err)
+	}
+	result, err = l.Explain(t.Context(), Request{Query: `"was sold over the"`, Limit: 3})
+	if err != nil || len(result.Hits) == 0 || result.Hits[0].Path != "right.md" {
+		t.Errorf("%d hits, the first is not in right.md, %v", len(result.Hits), err)
+	}
+}
+
+// Whatever the letters are, and however a file system writes them down: composed or not.
+func TestPathsAreFilteredInEveryScript(t *testing.T) {
+	l := open(t, at(t, folder(t, map[string]string{"\u00dcbung/a.md": "apples", "U\u0308bung/b.md": "apples", "Other/c.md": "apples"})))
+	for _, query := range []string{"apples path:\u00fcbung", "apples path:U\u0308BUNG/"} {
+		hits, err := l.Search(t.Context(), query, 5)
+		if got := paths(hits); err != nil || len(got) != 2 || slices.Contains(got, "Other/c.md") {
+			t.Errorf("%q: %q, %v", query, got, err)
+		}
+	}
+}
+
+// Tags in the text count like those of the frontmatter, but not in code.
+func TestTagsInTheTextAreFound(t *testing.T) {
+	for text, want := range map[string][]string{
+		"---\ntags: [one]\n---\n# A #two\n\nText #project/garden, (#Größe) and #one.\n- item #list-tag\n> [!note] A callout #call\n": {"one", "two", "project/garden", "Größe", "list-tag", "call"},
+		"no#tag, # none, #123, `#code`, ## x, a#b, https://x.y/#z\n":                                                                 nil,
+		"```c\n#include <x>\n```\n\n    #define X\n\n- list\n  ```\n  #inner\n  ```\n  #after\n":                                     {"after"},
+	} {
+		if got := splitNote("n.md", []byte(text)).Tags; !slices.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	if got := splitNote("n.txt", []byte("a #tag")).Tags; got != nil {
+		t.Errorf("plain text has tags: %q", got)
+	}
+	l := open(t, at(t, folder(t, map[string]string{"a.md": "apples #project/garden", "b.md": "apples"})))
+	hits, err := l.Search(t.Context(), "apples tag:project", 5)
+	if got := paths(hits); err != nil || !slices.Equal(got, []string{"a.md"}) {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 

@@ -161,6 +161,14 @@ func (s *segment) without(dead func(note uint32) bool) *segment {
 	return &c
 }
 
+// first is the segment's first passage.
+func (s *segment) first() uint32 {
+	if len(s.passages) == 0 {
+		return 0
+	}
+	return s.passages[0]
+}
+
 // A builder gathers the passages of one segment.
 type builder struct {
 	segment

@@ -153,3 +153,26 @@ func sealed(b []byte) []byte {
 	b = b[:len(b)-4]
 	return binary.LittleEndian.AppendUint32(slices.Clone(b), crc32.ChecksumIEEE(b))
 }
+
+// A segment that is written anew comes back under a later row, and still in its place.
+func TestSegmentsAreReadInTheOrderOfTheirPassages(t *testing.T) {
+	dir := folder(t, map[string]string{"a.md": "apples", "b.md": "bananas"})
+	l := open(t, at(t, dir))
+	write(t, dir, "c.md", "cherries")
+	syncNow(t, l)
+	all := l.words.Load().segments
+	if len(all) != 2 {
+		t.Fatalf("%d segments", len(all))
+	}
+	if err := replace(t.Context(), l.db, all[:1], merge(all[:1])); err != nil {
+		t.Fatal(err)
+	}
+	x, err := loadIndex(t.Context(), l.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := merge(x.segments)
+	if !slices.IsSorted(one.passages) {
+		t.Errorf("after a start and a merge the passages are %d", one.passages)
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"path"
 	"strings"
 	"unicode/utf8"
+
+	"home.arpa/lab/llm-runner/internal/extract"
 )
 
 // Sizes of passages in bytes. 800 to 1200 bytes of prose are one thought with its context; code and tables are kept whole
@@ -52,8 +54,12 @@ func splitBlocks(name string, text []byte, blocks []block) Doc {
 		d.readFront(text[blocks[0].start:blocks[0].end])
 	}
 	s := splitter{text: text}
+	inline := extract.ByName(name) == extract.Markdown
 	for _, b := range blocks {
 		s.add(b)
+		if inline {
+			d.inlineTags(text, b)
+		}
 	}
 	s.flush()
 	d.Passages = s.done

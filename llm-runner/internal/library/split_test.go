@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 )
 
@@ -152,6 +154,53 @@ func FuzzSplit(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) { check(t, text) })
+}
+
+// FuzzSplitNote: what a program wrote is in no passage, and every other byte is in one.
+func FuzzSplitNote(f *testing.F) {
+	for _, s := range []string{
+		"", "mine\n<!-- generated: a -->\nits\n<!-- end of generated: a -->\nmine\n", "<!-- generated: a -->\n<!-- generated: b -->\n<!-- end of generated: b -->\n",
+		"<!-- generated: a -->\n<!-- generated: b -->\n<!-- end of generated: a -->\n<!-- end of generated: b -->\n", "```\n<!-- generated: a -->\n```\n<!-- end of generated: a -->",
+		"<!-- end of generated: a -->\n<!-- generated: a -->\n\n#tag\n",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		theirs := make([]bool, len(text))
+		for _, b := range scanNote(text) {
+			for i := b.start; i < b.end; i++ {
+				theirs[i] = b.kind == made
+			}
+		}
+		at := 0
+		for _, p := range splitNote("n.md", text).Passages {
+			if p.Start < at || p.End < p.Start || p.End > len(text) {
+				t.Fatalf("passage %+v after byte %d of %q", p, at, text)
+			}
+			for i := at; i < p.End; i++ {
+				if theirs[i] != (i < p.Start) {
+					t.Fatalf("byte %d of %q: of a program %t, passage %+v", i, text, theirs[i], p)
+				}
+			}
+			if want := 1 + bytes.Count(text[:p.Start], []byte("\n")); p.Line != want {
+				t.Fatalf("passage %+v of %q is at line %d", p, text, want)
+			}
+			at = p.End
+		}
+		if slices.Contains(theirs[at:], false) {
+			t.Fatalf("the passages of %q end at %d", text, at)
+		}
+	})
+}
+
+// A note of nothing but marks that begin takes no longer than any other.
+func TestManyMarksAreSplitAtOnce(t *testing.T) {
+	text := []byte(strings.Repeat("<!-- generated: x -->\n", maxNote/23))
+	began := time.Now()
+	splitNote("n.md", text)
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("it took %s", took)
+	}
 }
 
 func FuzzSplitPages(f *testing.F) {

@@ -1,11 +1,13 @@
 package library
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,12 +34,32 @@ func stamp(ctx context.Context, d *db.DB, source string) error {
 				return err
 			}
 		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO library_stamp (id, source) VALUES (1, ?)
-			ON CONFLICT (id) DO UPDATE SET source = excluded.source`, source)
+		_, err = tx.ExecContext(ctx, `INSERT INTO library_stamp (id, source, renewed) VALUES (1, ?, ?)
+			ON CONFLICT (id) DO UPDATE SET source = excluded.source, renewed = excluded.renewed`, source, time.Now().Unix())
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("open library: %w", err)
+	}
+	return nil
+}
+
+// readRenewed returns when everything was read again last.
+func readRenewed(ctx context.Context, d *db.DB) (time.Time, error) {
+	var at int64
+	if err := d.Read().QueryRowContext(ctx, `SELECT renewed FROM library_stamp`).Scan(&at); err != nil {
+		return time.Time{}, fmt.Errorf("read library: %w", err)
+	}
+	return time.Unix(at, 0), nil
+}
+
+func writeRenewed(ctx context.Context, d *db.DB, at time.Time) error {
+	err := d.Tx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE library_stamp SET renewed = ?`, at.Unix())
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write library: %w", err)
 	}
 	return nil
 }
@@ -64,7 +86,7 @@ func loadKnown(ctx context.Context, d *db.DB, collection string) (map[string]kno
 
 // loadIndex returns the index of words, or errSegment where it is damaged or does not hold all passages.
 func loadIndex(ctx context.Context, d *db.DB) (*index, error) {
-	alive, err := notes(ctx, d, `skipped = ''`)
+	alive, err := kept(ctx, d, Filter{})
 	if err != nil {
 		return nil, err
 	}
@@ -84,6 +106,8 @@ func loadIndex(ctx context.Context, d *db.DB) (*index, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The passages of one segment lie between those of others, however often it was written anew: noteOf and later merges go by that.
+	slices.SortStableFunc(all, func(a, b *segment) int { return cmp.Compare(a.first(), b.first()) })
 	x, n := newIndex(all), 0
 	if err := d.Read().QueryRowContext(ctx, `SELECT count(*) FROM library_passages`).Scan(&n); err != nil {
 		return nil, fmt.Errorf("read library: %w", err)
@@ -333,9 +357,6 @@ func kept(ctx context.Context, d *db.DB, f Filter) (map[uint32]bool, error) {
 	for _, tag := range f.Tags {
 		add(`(instr(tags, ?) > 0 OR instr(tags, ?) > 0)`, "\n"+tag+"\n", "\n"+tag+"/")
 	}
-	for _, part := range f.Path {
-		add(`instr(lower(path), ?) > 0`, part)
-	}
 	if f.Type != "" {
 		add(`type = ?`, f.Type)
 	}
@@ -348,15 +369,20 @@ func kept(ctx context.Context, d *db.DB, f Filter) (map[uint32]bool, error) {
 	if f.Before != "" {
 		add(`day <> '' AND day < ?`, f.Before)
 	}
-	return notes(ctx, d, strings.Join(where, " AND "), values...)
-}
-
-// notes is the set of notes of which a condition is true.
-func notes(ctx context.Context, d *db.DB, where string, values ...any) (map[uint32]bool, error) {
-	return db.Map(ctx, d.Read(), "search library", func(row *sql.Rows) (note uint32, is bool, err error) {
-		id, err := db.Column[int64](row)
-		return uint32(id), true, err
-	}, `SELECT id FROM library_notes WHERE `+where, values...)
+	all := map[uint32]bool{}
+	err := db.Each(ctx, d.Read(), "search library", func(row *sql.Rows) error {
+		var note uint32
+		var path string
+		if err := row.Scan(&note, &path); err != nil {
+			return err
+		}
+		path = folded(path) // SQLite knows of no letters but A to Z
+		if !slices.ContainsFunc(f.Path, func(part string) bool { return !strings.Contains(path, folded(part)) }) {
+			all[note] = true
+		}
+		return nil
+	}, `SELECT id, path FROM library_notes WHERE `+strings.Join(where, " AND "), values...)
+	return all, err
 }
 
 func writeExcluded(ctx context.Context, d *db.DB, patterns []string) error {

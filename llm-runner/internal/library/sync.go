@@ -1,11 +1,11 @@
 package library
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"io/fs"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -19,6 +19,8 @@ type Report struct {
 	Added, Changed, Removed, Unchanged int
 	Skipped                            []Skip // by path
 	Took                               time.Duration
+
+	walked time.Duration // listing the files took
 }
 
 // manyNotes is how many must have changed for the memory that indexing took to be given back at once.
@@ -38,64 +40,110 @@ func (l *Library) Sync(ctx context.Context) (Report, error) { return l.look(ctx,
 
 // Reindex is Sync, but reads and indexes every file, whatever is known of it. Searches find the old state of each note until its new
 // one takes its place.
-func (l *Library) Reindex(ctx context.Context) (Report, error) {
-	report, err := l.look(ctx, true)
+func (l *Library) Reindex(ctx context.Context) (Report, error) { return l.look(ctx, true) }
+
+func (l *Library) look(ctx context.Context, all bool) (Report, error) {
+	began := time.Now()
+	report, err := l.pass(ctx, all)
 	if err == nil {
-		l.mind.tend()
+		err = l.readBooks(ctx, &report)
 	}
+	report.Skipped, report.Took = l.Status().Skipped, time.Since(began)
 	return report, err
 }
 
-func (l *Library) look(ctx context.Context, all bool) (Report, error) {
-	l.syncing.Lock()
-	defer l.syncing.Unlock()
-	l.update(func(s *Status) { s.Syncing = true })
-	began := time.Now()
-	report, err := l.sync(ctx, began, all)
+// working does a part of the work, and has Status tell of it.
+func (l *Library) working(ctx context.Context, report *Report, work func() error) error {
+	l.update(func(s *Status) {
+		l.busy++
+		s.Syncing = true
+	})
+	err := work()
+	if err == nil {
+		err = l.finish(ctx)
+	}
 	if report.Added+report.Changed >= manyNotes {
 		debug.FreeOSMemory() // much was taken for it that is not needed again
 	}
-	report.Took = time.Since(began)
 	l.update(func(s *Status) {
-		s.Syncing, s.Reading = false, ""
+		l.busy--
+		s.Syncing = l.busy > 0
 		switch {
 		case err == nil:
-			s.Error, s.Synced = "", time.Now()
+			s.Error = ""
+			if len(l.books) == 0 {
+				s.Synced = time.Now()
+			}
 		case ctx.Err() == nil:
 			s.Error = err.Error()
 		}
 	})
-	return report, err
+	return err
 }
 
-func (l *Library) sync(ctx context.Context, now time.Time, all bool) (r Report, err error) {
+// finish notes down that everything was read again, once the books are.
+func (l *Library) finish(ctx context.Context) error {
+	l.mu.Lock()
+	over := l.renewing && len(l.books) == 0
+	l.mu.Unlock()
+	if !over {
+		return nil
+	}
+	now := time.Now()
+	if err := writeRenewed(ctx, l.db, now); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.renewing, l.renewed = false, now
+	l.mu.Unlock()
+	l.mind.tend()
+	return nil
+}
+
+// pass looks at all files, reads those that are notes, and leaves the books for readBooks.
+func (l *Library) pass(ctx context.Context, all bool) (r Report, err error) {
+	err = l.working(ctx, &r, func() error {
+		if err := l.syncing.Lock(ctx); err != nil {
+			return err
+		}
+		defer l.syncing.Unlock()
+		return l.sync(ctx, time.Now(), all, &r)
+	})
+	return r, err
+}
+
+func (l *Library) sync(ctx context.Context, now time.Time, all bool, r *Report) error {
 	if err := l.syncDocuments(ctx, all); err != nil { // they need no file, and are few
-		return r, err
+		return err
 	}
 	t, done, err := l.source.open()
 	if err != nil {
-		return r, err
+		return err
 	}
 	defer done() //nolint:errcheck // it was only read
 	files, unread, err := l.source.walk(t, now)
+	r.walked = time.Since(now)
 	if err != nil {
-		return r, err
+		return err
 	}
 	l.update(func(s *Status) { s.Found = len(files) })
-	slices.SortStableFunc(files, func(a, b entry) int { return cmp.Compare(late(a.path), late(b.path)) })
 	b := batch{lib: l, ctx: ctx, collection: Notes}
-	seen := make(map[string]bool, len(files))
+	seen, books := make(map[string]bool, len(files)), map[string]book{}
 	for _, e := range files {
 		if err := ctx.Err(); err != nil {
-			return r, err
+			return err
 		}
 		seen[e.path] = true
 		old, had := l.files[e.path]
 		if all {
 			old = known{id: old.id}
 		}
-		if had && e.mtime != 0 && old.mtime == e.mtime && old.size == e.size {
+		if had && e.mtime != 0 && old.mtime == e.mtime && old.size == e.size && !l.books[e.path].anew {
 			r.Unchanged++
+			continue
+		}
+		if isDocument(e.path) && e.reason == "" {
+			books[e.path] = book{e, all || l.books[e.path].anew}
 			continue
 		}
 		c, err := l.examine(ctx, t, e, old)
@@ -105,34 +153,134 @@ func (l *Library) sync(ctx context.Context, now time.Time, all bool) (r Report, 
 		case err != nil:
 			unread = append(unread, Skip{e.path, "cannot be read: " + cause(err)})
 			continue
-		case c.same:
-			r.Unchanged++
-			if c.mtime == old.mtime {
-				continue
-			}
-		case had:
-			r.Changed++
-		default:
-			r.Added++
+		}
+		if !r.counts(c, old, had) {
+			continue
 		}
 		if err := b.add(c); err != nil {
-			return r, err
+			return err
 		}
 	}
 	for path, old := range l.files {
 		if !seen[path] && !under(unread, path) {
 			r.Removed++
 			if err := b.add(&change{entry: entry{path: path}, old: old.id, gone: true}); err != nil {
-				return r, err
+				return err
 			}
 		}
 	}
 	if err := b.flush(); err != nil {
-		return r, err
+		return err
+	}
+	l.mu.Lock()
+	for _, s := range l.unread { // tried again, and told of until that went well
+		if _, is := books[s.Path]; is {
+			unread = append(unread, s)
+		}
+	}
+	l.books, l.renewing = books, l.renewing || all
+	l.mu.Unlock()
+	l.count(unread)
+	return nil
+}
+
+// counts takes a change into the report, and says whether there is anything to write.
+func (r *Report) counts(c *change, old known, had bool) bool {
+	switch {
+	case c.same:
+		r.Unchanged++
+		return c.mtime != old.mtime
+	case had:
+		r.Changed++
+	default:
+		r.Added++
+	}
+	return true
+}
+
+// A book is a file whose text has to be read out of it.
+type book struct {
+	entry
+	anew bool // whatever is known of it
+}
+
+// readBooks reads the books that looks have left, one after the other. While one is read nothing else waits for it.
+func (l *Library) readBooks(ctx context.Context, r *Report) error {
+	if err := l.reading.Lock(ctx); err != nil {
+		return err
+	}
+	defer l.reading.Unlock()
+	l.mu.Lock()
+	n := len(l.books)
+	l.mu.Unlock()
+	if n == 0 {
+		return nil
+	}
+	return l.working(ctx, r, func() error {
+		defer l.update(func(s *Status) { s.Reading = "" })
+		t, done, err := l.source.open()
+		if err != nil {
+			return err
+		}
+		defer done() //nolint:errcheck // it was only read
+		for {
+			l.mu.Lock()
+			paths := slices.Sorted(maps.Keys(l.books))
+			l.mu.Unlock()
+			if len(paths) == 0 {
+				return nil
+			}
+			for _, path := range paths {
+				if err := l.readBook(ctx, t, path, r); err != nil {
+					return err
+				}
+			}
+		}
+	})
+}
+
+func (l *Library) readBook(ctx context.Context, t tree, path string, r *Report) error {
+	l.mu.Lock()
+	b, is := l.books[path]
+	old, had := l.files[path]
+	l.mu.Unlock()
+	if !is {
+		return nil
+	}
+	seen := old
+	if b.anew {
+		seen = known{id: old.id}
+	}
+	c, fault := l.examine(ctx, t, b.entry, seen)
+	if err := l.syncing.Lock(ctx); err != nil { // what was read for one who no longer waits is not what is wrong with the book
+		return err
+	}
+	defer l.syncing.Unlock()
+	l.mu.Lock()
+	now, is := l.books[path]
+	if is && now == b {
+		delete(l.books, path) // else a look saw it change meanwhile, and it is read once more
+	}
+	same := l.files[path].id == old.id
+	unread := slices.DeleteFunc(slices.Clone(l.unread), func(s Skip) bool { return s.Path == path })
+	l.mu.Unlock()
+	if !is || !same { // it went, or is excluded now
+		return nil
+	}
+	if fault != nil && !errors.Is(fault, fs.ErrNotExist) {
+		unread = append(unread, Skip{path, "cannot be read: " + cause(fault)})
+	}
+	if fault == nil && r.counts(c, seen, had) {
+		one := batch{lib: l, ctx: ctx, collection: Notes}
+		if err := one.add(c); err != nil {
+			return err
+		}
+		if err := one.flush(); err != nil {
+			return err
+		}
 	}
 	l.count(unread)
-	r.Skipped = l.Status().Skipped
-	return r, nil
+	return nil
 }
 
 // under says that path is, or is below, something that could not be read.
@@ -140,14 +288,6 @@ func under(unread []Skip, path string) bool {
 	return slices.ContainsFunc(unread, func(s Skip) bool {
 		return path == s.Path || strings.HasPrefix(path, s.Path+"/")
 	})
-}
-
-// late is 1 for what takes long to read: notes can be found before the first book is open.
-func late(path string) int {
-	if isDocument(path) {
-		return 1
-	}
-	return 0
 }
 
 // examine reads a file and takes it apart, unless its content is what old says.

@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
+
 	"home.arpa/lab/llm-runner/internal/db"
 )
 
@@ -78,7 +80,7 @@ func TestSyncReadsOnlyWhatHasChanged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got.Took, got.Skipped = 0, nil
+		got.Took, got.walked, got.Skipped = 0, 0, nil
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
@@ -335,9 +337,78 @@ func TestTheNightHealsTheIndex(t *testing.T) {
 	})
 }
 
-func TestChangesAreInTheIndexWithinASecond(t *testing.T) {
+// A night in which nothing ran is made up for at the next start, once.
+func TestAMissedNightIsMadeUpFor(t *testing.T) {
 	dir := folder(t, map[string]string{"a.md": "apples"})
-	l := unread(t, at(t, dir))
+	path := filepath.Join(t.TempDir(), db.Name)
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(12 * time.Hour) // noon
+		d, err := db.Open(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		drifts := func() {
+			t.Helper()
+			if _, err := d.Writer().Exec(`UPDATE library_passages SET body = 'drifted'`); err != nil {
+				t.Fatal(err)
+			}
+		}
+		run := func(during func(l *Library)) {
+			t.Helper()
+			l, err := Open(t.Context(), d, at(t, dir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.watching = false
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- l.Run(ctx) }()
+			synctest.Wait()
+			during(l)
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		quoted := func(l *Library) string {
+			t.Helper()
+			hits, err := l.Search(t.Context(), "apples", 1)
+			if err != nil || len(hits) != 1 {
+				t.Fatalf("%d hits, %v", len(hits), err)
+			}
+			return hits[0].Quote
+		}
+		run(func(*Library) {})
+		drifts()
+		time.Sleep(8 * time.Hour)
+		run(func(l *Library) {
+			if q := quoted(l); q != "drifted" {
+				t.Error("read again though no night was missed:", q)
+			}
+		})
+		time.Sleep(28 * time.Hour)
+		run(func(l *Library) {
+			if q := quoted(l); q != "apples" {
+				t.Error("the missed night was not made up for:", q)
+			}
+			drifts()
+			time.Sleep(10 * time.Minute)
+			if q := quoted(l); q != "drifted" {
+				t.Error("made up for twice")
+			}
+		})
+	})
+}
+
+// Whether or not the folder is named by a link, and though another program writes there all the time.
+func TestChangesAreInTheIndexWithinASecond(t *testing.T) {
+	dir := folder(t, map[string]string{"a.md": "apples", "busy.md": "x"})
+	link := filepath.Join(t.TempDir(), "vault")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	l := unread(t, at(t, link))
 	l.every = time.Hour // only what is watched is found
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
@@ -367,6 +438,22 @@ func TestChangesAreInTheIndexWithinASecond(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
+	writing := make(chan struct{})
+	defer func() {
+		cancel()
+		<-writing
+	}()
+	go func() {
+		defer close(writing)
+		for tick := time.NewTicker(quiet / 5); ; {
+			select {
+			case now := <-tick.C:
+				os.WriteFile(filepath.Join(dir, "busy.md"), []byte(now.String()), 0o600) //nolint:errcheck // the next one may
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
 	soon("apples", "a.md")
 	time.Sleep(2 * quiet) // the watch has begun, and said so
 	write(t, dir, "new/deep/b.md", "bananas")
@@ -384,6 +471,39 @@ func TestChangesAreInTheIndexWithinASecond(t *testing.T) {
 		t.Fatal(err)
 	}
 	soon("apples")
+}
+
+// What the system cannot tell of is told, with the cure, until it can; what belongs to programs is not listened to.
+func TestWhatIsNotWatchedIsNamed(t *testing.T) {
+	dir := folder(t, map[string]string{"a/b/c.md": "c", ".git/x.md": "x"})
+	l := unread(t, at(t, dir))
+	var full error = syscall.ENOSPC
+	w := &watcher{lib: l, root: dir, refused: map[string]error{}, add: func(p string) error {
+		if strings.Contains(p, ".git") {
+			t.Error(p, "is watched")
+		}
+		if p == dir {
+			return nil
+		}
+		return full
+	}}
+	w.below(dir)
+	if s := l.Status(); s.Unwatched != "2 folders: raise fs.inotify.max_user_watches" || !strings.HasSuffix(s.Sentence(), "; changes are not told of at once in "+s.Unwatched) {
+		t.Errorf("%q: %s", s.Unwatched, s.Sentence())
+	}
+	full = nil
+	w.below(dir)
+	if s := l.Status(); s.Unwatched != "" {
+		t.Error("still:", s.Unwatched)
+	}
+	for name, want := range map[string]bool{"n.md": true, "a/n.pdf": true, "sync.log": false, ".n.md.swp": false, ".git/n.md": false} {
+		if got := w.tells(fsnotify.Event{Name: filepath.Join(dir, name), Op: fsnotify.Write}); got != want {
+			t.Errorf("writing %s tells: %t", name, got)
+		}
+	}
+	if !w.tells(fsnotify.Event{Name: filepath.Join(dir, "folder"), Op: fsnotify.Create}) {
+		t.Error("a new folder is not heard of")
+	}
 }
 
 func TestWhatIsExcludedLeavesTheIndex(t *testing.T) {

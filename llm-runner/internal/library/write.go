@@ -2,6 +2,7 @@ package library
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -260,13 +261,21 @@ func withheldNote(r *llm.Route, n int) string {
 	return fmt.Sprintf("%d passages were left out: they are in folders that are never sent, and %s is a cloud provider.", n, provider)
 }
 
-// cannotWrite says that the model is not to be had now.
-func cannotWrite(b *llm.BusyError) string {
-	until := ""
-	if !b.Until.IsZero() {
-		until = " until " + b.Until.Local().Format("Mon 15:04:05")
+// cannotWrite says that the model is not to be had: now, or before a person has changed something. "": err is something else.
+func cannotWrite(err error) string {
+	var busy *llm.BusyError
+	var refused *llm.Error
+	switch {
+	case errors.As(err, &busy):
+		until := ""
+		if !busy.Until.IsZero() {
+			until = " until " + busy.Until.Local().Format("Mon 15:04:05")
+		}
+		return fmt.Sprintf("No model can write an answer now (%s%s).", busy.Reason, until)
+	case errors.As(err, &refused) && (refused.Kind == llm.Auth || refused.Kind == llm.Spend || refused.Kind == llm.NotFound || refused.TooLong):
+		return fmt.Sprintf("No model can write an answer (%s).", strings.TrimSuffix(refused.Error(), "."))
 	}
-	return fmt.Sprintf("No model can write an answer now (%s%s).", b.Reason, until)
+	return ""
 }
 
 // where names a citation's place for people, on one line.

@@ -169,6 +169,19 @@ func TestAPersonReadsPassagesWhileNoModelCanWrite(t *testing.T) {
 	if err != nil || !strings.HasPrefix(a.Message.Text(), "No model can write an answer now (there: 5 of 5 requests are used).") || len(a.Citations) == 0 {
 		t.Errorf("%q, %v", a.Message.Text(), err)
 	}
+	for _, refusal := range []*llm.Error{{Kind: llm.Auth, Message: "the key is wrong"}, {Kind: llm.Spend, Message: "the money is gone"},
+		{Kind: llm.NotFound, Message: "there is no model x"}, {Kind: llm.BadRequest, TooLong: true, Message: "the prompt is too long"}} {
+		p.err = refusal
+		a, err := llm.Collect(v.Stream(t.Context(), asks("how often is the anode of the boiler replaced")))
+		if err != nil || !strings.HasPrefix(a.Message.Text(), "No model can write an answer (") || !strings.Contains(a.Message.Text(), refusal.Message) || len(a.Citations) == 0 {
+			t.Errorf("%s: %q, %v", refusal.Kind, a.Message.Text(), err)
+		}
+	}
+	p.err = &llm.Error{Kind: llm.BadRequest, Message: "a field is unknown"}
+	if a, err := llm.Collect(v.Stream(t.Context(), asks("how often is the anode of the boiler replaced"))); err == nil {
+		t.Errorf("a fault of ours is hidden: %q", a.Message.Text())
+	}
+	p.err = &llm.BusyError{Provider: "there", Reason: "there: 5 of 5 requests are used", Kind: llm.Quota}
 	req := asks("how often is the anode of the boiler replaced")
 	req.Purpose = "job"
 	if _, err := llm.Collect(v.Stream(t.Context(), req)); err != p.err { //nolint:errorlint // the very one

@@ -214,7 +214,7 @@ func (s *Site) agentRunPage(w http.ResponseWriter, r *http.Request) error {
 			v.Dot = "busy"
 		}
 		if x.Place != "" && s.Note != nil {
-			v.Href, _, _ = strings.Cut(notePath(x.Place, 0, 0, 0), "?")
+			v.Href, _, _ = strings.Cut(notePath(x.Place, 0, 0, 0, ""), "?")
 		}
 		p.Deliveries = append(p.Deliveries, v)
 	}
@@ -237,7 +237,7 @@ func linkNotes(text string) string {
 		if !strings.Contains(name[strings.LastIndexByte(name, '/')+1:], ".") {
 			name += ".md"
 		}
-		href, _, _ := strings.Cut(notePath(name, 0, 0, 0), "?")
+		href, _, _ := strings.Cut(notePath(name, 0, 0, 0, ""), "?")
 		return "[" + title + "](<" + href + ">)"
 	})
 }

@@ -17,17 +17,21 @@ import (
 	"home.arpa/lab/llm-runner/internal/llm"
 )
 
-// documentLink returns the address of the bytes [from, to) of a document that is no file of the vault.
-func documentLink(collection, name string, from, to, line int) string {
-	return fmt.Sprintf("/documents/%s?%s#L%d", url.PathEscape(collection), url.Values{"path": {name}, "from": {fmt.Sprint(from)}, "to": {fmt.Sprint(to)}}.Encode(), line)
+// documentLink is notePath for a document that is no file of the vault.
+func documentLink(collection, name string, from, to, line int, quote string) string {
+	q := url.Values{"path": {name}, "from": {fmt.Sprint(from)}, "to": {fmt.Sprint(to)}}
+	if quote != "" {
+		q.Set("is", seal([]byte(quote)))
+	}
+	return fmt.Sprintf("/documents/%s?%s#L%d", url.PathEscape(collection), q.Encode(), line)
 }
 
 // noteLink returns the address of a citation's passage.
 func noteLink(c llm.Citation) string {
 	if c.Collection != "" && c.Collection != library.Notes {
-		return documentLink(c.Collection, c.Path, c.Start, c.End, c.Line)
+		return documentLink(c.Collection, c.Path, c.Start, c.End, c.Line, c.Quote)
 	}
-	return notePath(c.Path, c.Start, c.End, c.Line)
+	return notePath(c.Path, c.Start, c.End, c.Line, c.Quote)
 }
 
 // documentRoutes are those of documents that are handed in. Their bodies are larger than forms are.

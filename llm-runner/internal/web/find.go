@@ -124,9 +124,9 @@ func (s *Site) find(ctx context.Context, q string) ([]target, error) {
 				continue
 			}
 			seen[h.Collection+"\x00"+h.Path] = true
-			t := target{Name: h.Title, Kind: "note", Href: notePath(h.Path, 0, 0, 0)}
+			t := target{Name: h.Title, Kind: "note", Href: notePath(h.Path, 0, 0, 0, "")}
 			if h.Collection != library.Notes {
-				t.Href = documentLink(h.Collection, h.Path, 0, 0, 1)
+				t.Href = documentLink(h.Collection, h.Path, 0, 0, 1, "")
 			}
 			if t.Name == "" {
 				t.Name = h.Path

@@ -9,30 +9,80 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"home.arpa/lab/llm-runner/internal/library"
+	"home.arpa/lab/llm-runner/internal/sse"
 )
 
 // libraryPage is the search over the notes and the state of their index.
 type libraryPage struct {
-	Query    string
-	Says     string // how many were found, in words
-	Hits     []libraryHit
-	How      []string // what was sought where, and what was left out
-	Meaning  string   // how far the lane of meaning is, in one sentence
-	Behind   string   // which notes it lacks
-	Known    int      // percent of the notes that have vectors, while they are made
-	State    string   // of the index, in one sentence
-	Error    string
-	Progress int // percent of the notes, while they are read for the first time
+	Query string
+	Says  string // how many were found, in words
+	Hits  []libraryHit
+	How   []string // what was sought where, and what was left out
+	libraryState
 	Skipped  []library.Skip
 	Partly   []library.Skip
 	Excluded []string
 	Never    []library.NeverSend
-	Reading  string // the document that is read now
 
 	Documents []libraryDocument
 	More      int // documents that are not listed
+}
+
+// libraryState is how far the index is: what a page follows.
+type libraryState struct {
+	State    string // of the index, in one sentence
+	Error    string
+	Reading  string // the document that is read now
+	Progress int    // percent of the notes, while they are read for the first time
+	Meaning  string // how far the lane of meaning is, in one sentence
+	Behind   string // which notes it lacks
+	Known    int    // percent of the notes that have vectors, while they are made
+}
+
+func newLibraryState(st library.Status) libraryState {
+	x := libraryState{State: st.Sentence() + ".", Error: st.Error, Reading: st.Reading, Meaning: st.Meaning.Sentence(), Behind: st.Meaning.Missing()}
+	if st.Synced.IsZero() && st.Found > 0 {
+		x.Progress = 100 * st.Notes / st.Found
+	}
+	if m := st.Meaning; m.Notes < m.Of {
+		x.Known = max(1, 100*m.Notes/m.Of)
+	}
+	return x
+}
+
+// libraryEvents tells a page that the state of the index has changed: "change", at most twice a second.
+func (s *Site) libraryEvents(w http.ResponseWriter, r *http.Request) error {
+	return s.stream(w, r, func(ctx context.Context, out *sse.Writer, sent func() error) error {
+		still, look := time.NewTicker(15*time.Second), time.NewTicker(500*time.Millisecond)
+		defer still.Stop()
+		defer look.Stop()
+		was := newLibraryState(s.Library.Status())
+		for {
+			if err := sent(); err != nil {
+				return err
+			}
+			select {
+			case <-look.C:
+				now := newLibraryState(s.Library.Status())
+				if now == was {
+					continue
+				}
+				was = now
+				if err := out.Event("change", -1, []byte("{}")); err != nil {
+					return err
+				}
+			case <-still.C:
+				if err := out.Comment("still here"); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	})
 }
 
 // libraryDocument is a document that is no file of the vault, in the page's list.
@@ -62,25 +112,17 @@ const searchMost = 20
 
 func (s *Site) libraryPage(w http.ResponseWriter, r *http.Request) error {
 	st := s.Library.Status()
-	p := libraryPage{Query: strings.TrimSpace(r.FormValue("q")), Error: st.Error, Skipped: st.Skipped, Excluded: s.Library.Excluded(),
-		Partly: st.Partly, Never: st.NeverSend, Reading: st.Reading}
-	p.State = st.Sentence() + "."
+	p := libraryPage{Query: strings.TrimSpace(r.FormValue("q")), libraryState: newLibraryState(st), Skipped: st.Skipped, Excluded: s.Library.Excluded(),
+		Partly: st.Partly, Never: st.NeverSend}
 	stored, err := s.Library.Documents(r.Context(), "")
 	if err != nil {
 		return err
 	}
 	stored = slices.DeleteFunc(stored, func(d library.Stored) bool { return d.Collection == library.Memory }) // it has a page of its own
 	for _, d := range stored[:min(len(stored), documentsMost)] {
-		p.Documents = append(p.Documents, libraryDocument{d, documentLink(d.Collection, d.Path, 0, 0, 1)})
+		p.Documents = append(p.Documents, libraryDocument{d, documentLink(d.Collection, d.Path, 0, 0, 1, "")})
 	}
 	p.More = len(stored) - len(p.Documents)
-	if st.Synced.IsZero() && st.Found > 0 {
-		p.Progress = 100 * st.Notes / st.Found
-	}
-	p.Meaning, p.Behind = st.Meaning.Sentence(), st.Meaning.Missing()
-	if m := st.Meaning; m.Notes < m.Of {
-		p.Known = max(1, 100*m.Notes/m.Of)
-	}
 	if p.Query != "" {
 		result, err := s.Library.Explain(r.Context(), library.Request{Query: p.Query, Limit: searchMost})
 		if err != nil {
@@ -104,9 +146,9 @@ func (s *Site) libraryPage(w http.ResponseWriter, r *http.Request) error {
 }
 
 func newLibraryHit(h library.Found) libraryHit {
-	x := libraryHit{Path: h.Path, Title: h.Title, Trail: h.Heading, Line: h.Line, Page: h.Page, Href: notePath(h.Path, h.Start, h.End, h.Line), Why: h.Why.Sentence()}
+	x := libraryHit{Path: h.Path, Title: h.Title, Trail: h.Heading, Line: h.Line, Page: h.Page, Href: notePath(h.Path, h.Start, h.End, h.Line, h.Quote), Why: h.Why.Sentence()}
 	if h.Collection != library.Notes {
-		x.Path, x.Href = h.Collection+": "+h.Path, documentLink(h.Collection, h.Path, h.Start, h.End, h.Line)
+		x.Path, x.Href = h.Collection+": "+h.Path, documentLink(h.Collection, h.Path, h.Start, h.End, h.Line, h.Quote)
 	}
 	at := 0
 	for _, m := range h.Snippet.Matches {

@@ -29,7 +29,8 @@ type notePage struct {
 	Lines  []noteLine
 	From   int // first line of the passage, 1-based; 0: none is marked
 	To     int
-	Gone   bool // a passage was asked for that the note no longer has room for
+	Gone   bool // a passage was asked for that the note no longer has
+	Moved  bool // it stands elsewhere than when it was cited
 }
 
 // noteLine is one line in three pieces, of which Marked belongs to the passage.
@@ -41,13 +42,52 @@ type noteLine struct {
 	Page                  int // that begins here; 0 none does
 }
 
-// notePath returns the address of the bytes [from, to) of a note.
-func notePath(name string, from, to, line int) string {
+// notePath returns the address of the bytes [from, to) of a note, which are quote; "" they are whatever stands there.
+func notePath(name string, from, to, line int, quote string) string {
 	escaped := strings.Split(name, "/")
 	for i, part := range escaped {
 		escaped[i] = url.PathEscape(part)
 	}
-	return fmt.Sprintf("/notes/%s?from=%d&to=%d#L%d", strings.Join(escaped, "/"), from, to, line)
+	is := ""
+	if quote != "" {
+		is = "&is=" + seal([]byte(quote))
+	}
+	return fmt.Sprintf("/notes/%s?from=%d&to=%d%s#L%d", strings.Join(escaped, "/"), from, to, is, line)
+}
+
+// rolling is the base of the hash that seals a passage in its address: what is marked there later is what was cited, or nothing. A hash
+// that rolls finds it again where text before it has changed. It guards against changes, not against those who mean harm.
+const rolling = 0x100000001b3
+
+func hash(text []byte) (h uint64) {
+	for _, c := range text {
+		h = h*rolling + uint64(c) + 1
+	}
+	return h
+}
+
+func seal(quote []byte) string { return strconv.FormatUint(hash(quote), 36) }
+
+// sealed returns where n bytes begin that have a seal: the nearest to near; -1 nowhere.
+func sealed(text []byte, n, near int, is string) int {
+	want, err := strconv.ParseUint(is, 36, 64)
+	if err != nil || n <= 0 || n > len(text) {
+		return -1
+	}
+	best, first := -1, uint64(1) // what the first byte of n is multiplied by
+	for range n - 1 {
+		first *= rolling
+	}
+	h := hash(text[:n])
+	for at := 0; ; at++ {
+		if h == want && (best < 0 || max(at-near, near-at) < max(best-near, near-best)) {
+			best = at
+		}
+		if at+n == len(text) {
+			return best
+		}
+		h = (h-first*(uint64(text[at])+1))*rolling + uint64(text[at+n]) + 1
+	}
 }
 
 func (s *Site) note(w http.ResponseWriter, r *http.Request) error {
@@ -103,13 +143,21 @@ func (s *Site) showNote(w http.ResponseWriter, r *http.Request, collection, name
 			p.URL = n.URL
 		}
 	}
-	p.mark(n.Text, from, to)
+	p.mark(n.Text, from, to, r.FormValue("is"))
 	p.number(n.Text, n.Pages)
 	return s.show(w, r, "note", frame{Title: p.Name, Nav: "note", Page: p})
 }
 
-// mark cuts a note into lines and marks the bytes [from, to) in them.
-func (p *notePage) mark(text []byte, from, to int) {
+// mark cuts a note into lines and marks the bytes [from, to) in them, or where those are now that have the seal is.
+func (p *notePage) mark(text []byte, from, to int, is string) {
+	if is != "" && to > from {
+		at := sealed(text, to-from, from, is)
+		p.Moved = at >= 0 && at != from
+		if at < 0 {
+			at = len(text) // nowhere
+		}
+		from, to = at, at+to-from
+	}
 	if from < 0 || to <= from || to > len(text) {
 		p.Gone = to > from
 		from, to = 0, 0

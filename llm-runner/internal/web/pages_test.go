@@ -190,6 +190,19 @@ func TestNotes(t *testing.T) {
 		"<mark>`restic restore latest`.</mark>", "lines 7 to 8", `class="h"># Restore</li>`)
 	_, body = r.get("/notes/handbook/restore%20it.md?from=1&to=99999")
 	contains(t, body, "no longer in this note")
+	passage := restoreNote[from : from+54]
+	_, body = r.get(strings.Split(notePath("handbook/restore it.md", from, from+54, 7, passage), "#")[0])
+	contains(t, body, "<mark>Copy it from the fast bucket:</mark>")
+	if strings.Contains(body, "has changed since") {
+		t.Error("what stands where it stood is called moved")
+	}
+	_, body = r.get(strings.Split(notePath("handbook/restore it.md", from+9, from+63, 7, passage), "#")[0]) // as if nine bytes had gone
+	contains(t, body, "<mark>Copy it from the fast bucket:</mark>", "The note has changed since it was cited.")
+	_, body = r.get(strings.Split(notePath("handbook/restore it.md", from, from+54, 7, strings.ToUpper(passage)), "#")[0])
+	contains(t, body, "no longer in this note")
+	if strings.Contains(body, "<mark>") {
+		t.Error("other words are marked for those that were cited")
+	}
 	for _, path := range []string{"/notes/other.md", "/notes/..%2f..%2fetc%2fpasswd", "/notes/"} {
 		if status, _ := r.get(path); status != http.StatusNotFound {
 			t.Errorf("%s: %d", path, status)

@@ -54,7 +54,7 @@ func (s *Site) progressPage(w http.ResponseWriter, r *http.Request) error {
 		if n := len(p.Projects); n == 0 || p.Projects[n-1].Path != row.Path {
 			x := projectView{Title: row.Project, Path: row.Path}
 			if s.Note != nil {
-				x.Href = notePath(row.Path, 0, 0, 0)
+				x.Href = notePath(row.Path, 0, 0, 0, "")
 			}
 			x.Done, x.Total = board.Count(row.Path)
 			days, err := s.Progress.History(r.Context(), row.Path, time.Now().AddDate(0, 0, -upDays))

@@ -61,6 +61,7 @@ func (s *Site) routes() http.Handler {
 	if s.Library != nil {
 		s.documentRoutes(mux, page)
 		page("GET /library", s.libraryPage)
+		page("GET /library/events", s.libraryEvents)
 		page("POST /library/reindex", s.reindexForm)
 		page("POST /library/exclude", s.excludeForm(s.Library.Exclude))
 		page("POST /library/include", s.excludeForm(s.Library.Include))

@@ -1,0 +1,2 @@
+-- owner: library
+-- Nothing: the index of the notes is in an SQLite file of each process.
