@@ -429,3 +429,28 @@ func TestOldCallsAreForgottenAndImpatienceEndsWaiting(t *testing.T) {
 		t.Errorf("still there: %v", err)
 	}
 }
+
+// What is kept so that an answer can go on goes with its conversation; the log of calls stays.
+func TestADeletedConversationLeavesNoSteps(t *testing.T) {
+	ran := 0
+	b, _ := openBox(t, fresh(t), Config{}, greeter(&ran, false, Allow))
+	for run, chat := range map[string]int64{"turn-1": 7, "turn-2": 8} {
+		if _, err := b.Call(t.Context(), Wish{Scope: Scope{Run: run, Chat: chat}, Tool: "greet", Arguments: `{"name":"Ada"}`}); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Keep(t.Context(), run, 0, Step{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Forget(t.Context(), 7); err != nil {
+		t.Fatal(err)
+	}
+	for run, want := range map[string]int{"turn-1": 0, "turn-2": 1} {
+		if all, err := b.Steps(t.Context(), run); err != nil || len(all) != want {
+			t.Errorf("%s: %d steps, %v", run, len(all), err)
+		}
+	}
+	if log, err := b.Log(t.Context(), "", 0, 10); err != nil || len(log) != 2 {
+		t.Errorf("%d calls in the log, %v", len(log), err)
+	}
+}

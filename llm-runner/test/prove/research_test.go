@@ -94,8 +94,8 @@ func recorded(system, user string) string {
 	return "{}"
 }
 
-// A smallWeb is a search engine and the pages that it finds, on this machine.
-func smallWeb(t testing.TB) (searxng string, searched *sync.Map) {
+// A smallWeb is a search engine and the pages that it finds, on this machine. more stands at the end of the pages that are of use.
+func smallWeb(t testing.TB, more string) (searxng string, searched *sync.Map) {
 	t.Helper()
 	const article = "<p>The Kestrel heat pump was tested by the laboratory for a whole winter. The outdoor unit reaches 52 decibels at a distance of one metre. At night it is a little quieter than that.</p>" +
 		"<p>The machine runs on propane, of which it holds less than a kilogram, so that no special room is needed for it in the house.</p>"
@@ -106,9 +106,9 @@ func smallWeb(t testing.TB) (searxng string, searched *sync.Map) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		switch r.URL.Path {
 		case "/test":
-			fmt.Fprint(w, page("Kestrel heat pump tested", article))
+			fmt.Fprint(w, page("Kestrel heat pump tested", article+more))
 		case "/copy":
-			fmt.Fprint(w, page("Kestrel heat pump tested", article+"<p>Share this.</p>"))
+			fmt.Fprint(w, page("Kestrel heat pump tested", article+"<p>Share this.</p>"+more))
 		case "/wall":
 			fmt.Fprint(w, page("Just a moment...", "<p>Verifying you are human. The Kestrel heat pump page follows.</p>"))
 		case "/shop":
@@ -169,7 +169,7 @@ func researchVault(t testing.TB) string {
 func TestResearchFromTheQuestionToTheNote(t *testing.T) {
 	b := browsertest.Start(t)
 	words := newWordsmith(t)
-	searxng, searched := smallWeb(t)
+	searxng, searched := smallWeb(t, "")
 	vault := researchVault(t)
 	r := newRunner(t, fmt.Sprintf(researchConfig, vault, searxng, ollamatest.Start(t).URL, words.url))
 	r.start()
@@ -270,7 +270,7 @@ func TestResearchFromTheQuestionToTheNote(t *testing.T) {
 // in its source and becomes a note. The model's answers are fixed, and the same whatever the sources say: it cites each of four sources for everything.
 func TestResearchFromTheQuestionToTheNoteByATinyModel(t *testing.T) {
 	b := browsertest.Start(t)
-	searxng, searched := smallWeb(t)
+	searxng, searched := smallWeb(t, "")
 	vault := researchVault(t)
 	config := strings.Replace(fmt.Sprintf(researchConfig, vault, searxng, ollamatest.Start(t).URL, nobody(t)), "model: words}", "model: tiny-research}", 1)
 	r := newRunner(t, config+"    tiny-research: {provider: contabo, model: tiny-research}\n")
@@ -315,7 +315,7 @@ func TestResearchFromTheQuestionToTheNoteByATinyModel(t *testing.T) {
 // A tiny model on a real Ollama reads and writes that was made for nothing of this (tiny-chat). It answers forms in the form, and its words are nonsense: so nothing can be said of the answer but that the run
 // ends, and that no statement is shown which is not checked.
 func TestResearchByATinyModel(t *testing.T) {
-	searxng, _ := smallWeb(t)
+	searxng, _ := smallWeb(t, "")
 	vault := researchVault(t)
 	o := ollamatest.Start(t)
 	r := newRunner(t, strings.Replace(fmt.Sprintf(researchConfig, vault, searxng, o.URL, nobody(t)), `model: words}`, `model: tiny-chat}`, 1)+"    tiny-chat: {provider: contabo, model: tiny-chat}\n")

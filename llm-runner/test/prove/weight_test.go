@@ -94,11 +94,15 @@ func (r *runner) resident() int {
 	return kb << 10
 }
 
-// Ten runs of research at once, with notes, a web and reports, against a provider with recorded words.
+// Ten runs of research at once, with notes, a web of long pages and reports, against a provider with recorded words.
 func TestTenRunsOfResearchInLittleMemory(t *testing.T) {
 	words := newWordsmith(t)
 	words.slow = 200 * time.Millisecond // so that they are at work at the same time
-	searxng, _ := smallWeb(t)
+	var more strings.Builder            // as long as the longest articles on the web are
+	for n := 1; more.Len() < 500_000; n++ {
+		fmt.Fprintf(&more, "<h2>Winter day %[1]d</h2><p>On day %[1]d of that winter the laboratory wrote down %[2]d readings, of which sensor %[3]d had the lowest. Nobody changed the <a href=\"/day/%[1]d\">valves</a> before noon.</p>", n, n*37%911, n%13)
+	}
+	searxng, _ := smallWeb(t, more.String())
 	vault := researchVault(t)
 	r := newRunner(t, strings.Replace(fmt.Sprintf(researchConfig, vault, searxng, nobody(t), words.url), "contabo/tiny-embed", "none", 1))
 	r.start()
