@@ -143,7 +143,7 @@ func TestOnePageThatCannotBeKeptIsNoReasonToLoseTheOthers(t *testing.T) {
 	}
 	defer a.close()
 	look := a.outside(browse.NewSearcher(browse.SearchConfig{SearXNG: web.URL}), browse.NewFetcher(browse.FetchConfig{Allow: []string{"127.0.0.1"}, Keep: a.keepPage}))
-	all, dropped, err := look(t.Context(), "heron")
+	all, dropped, err := look(t.Context(), 0, "heron")
 	if err != nil || len(all) != 1 || all[0].Path != web.URL+"/good" || len(dropped) != 1 || !strings.Contains(dropped[0].Why, "a name has 1 to 1000 bytes") {
 		t.Errorf("%d found, %.200v dropped, %v", len(all), dropped, err)
 	}
