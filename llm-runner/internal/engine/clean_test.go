@@ -37,7 +37,7 @@ func TestCallsThatEndedAreDeletedAndNoOthers(t *testing.T) {
 		case "running":
 			<-release
 		case "failing":
-			return errors.New("no")
+			return Final(errors.New("no"))
 		}
 		return nil
 	}})

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 // SQLite has the same stemmer, so it is asked.
@@ -43,7 +44,9 @@ func TestEnglishStemsArePorters(t *testing.T) {
 			if err := rows.Scan(&s); err != nil {
 				t.Fatal(err)
 			}
-			want = append(want, s)
+			if strings.ContainsFunc(s, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }) { // newer signs are letters to it, as its tables are older
+				want = append(want, s)
+			}
 		}
 		rows.Close()
 		got := tokens(text, english)
