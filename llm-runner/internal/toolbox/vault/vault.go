@@ -3,7 +3,6 @@
 package vault
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -18,6 +17,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"home.arpa/lab/llm-runner/internal/whole"
 )
 
 const (
@@ -204,6 +205,16 @@ func current(root *os.Root, p string) (text string, there bool, err error) {
 func (v *Vault) Write(p, mark string, f change) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	root, err := v.open()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	at, err := v.target(root, p)
+	if err != nil {
+		return err
+	}
+	before, _ := root.Lstat(at) // nil: not there
 	old, text, now, err := v.propose(p, f)
 	if err != nil {
 		return err
@@ -211,53 +222,29 @@ func (v *Vault) Write(p, mark string, f change) error {
 	if mark != "" && mark != now {
 		return errChanged
 	}
-	root, err := v.open()
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	if p, err = v.target(root, p); err != nil {
-		return err
-	}
 	if now != "new" {
-		if err := v.keep(p, old); err != nil {
+		if err := v.keep(at, old); err != nil {
 			return err
 		}
 	}
-	return replace(root, p, text)
+	return write(root, at, text, before)
 }
 
-// replace puts a text in the place of a file, at once.
-func replace(root *os.Root, p, text string) (err error) {
-	dir := path.Dir(p)
-	if err := root.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("write note %s: %w", p, err)
+// write puts a text into a file, at once, unless that is another one than before.
+func write(root *os.Root, p, text string, before fs.FileInfo) error {
+	err := root.MkdirAll(path.Dir(p), 0o755)
+	switch {
+	case err != nil:
+	case before == nil:
+		err = whole.Create(root, p, []byte(text), nil)
+	default:
+		err = whole.Replace(root, p, []byte(text), before, nil)
 	}
-	mode := fs.FileMode(0o644)
-	if st, err := root.Stat(p); err == nil {
-		mode = st.Mode().Perm()
+	if errors.Is(err, whole.ErrChanged) || errors.Is(err, fs.ErrExist) {
+		return errChanged
 	}
-	beside := path.Join(dir, ".llm-runner-"+rand.Text()[:12]+".tmp") // hidden: neither Obsidian nor the library take it for a note
-	defer func() {
-		if err != nil {
-			root.Remove(beside) //nolint:errcheck // what counts is why it was not written
-			err = fmt.Errorf("write note %s: %w", p, err)
-		}
-	}()
-	w, err := root.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
-		return err
-	}
-	_, err = io.WriteString(w, text)
-	if err = errors.Join(err, w.Sync(), w.Close()); err != nil {
-		return err
-	}
-	if err := root.Rename(beside, p); err != nil {
-		return err
-	}
-	if d, err := root.Open(dir); err == nil { // the name lasts a power cut where the file system lets it
-		d.Sync() //nolint:errcheck // it is there already
-		d.Close()
+		return fmt.Errorf("write note %s: %w", p, err)
 	}
 	return nil
 }
@@ -272,7 +259,7 @@ func (v *Vault) keep(p, old string) error {
 		return fmt.Errorf("keep what %s said: %w", p, err)
 	}
 	defer root.Close()
-	if err := replace(root, path.Join(p, time.Now().UTC().Format("20060102T150405.000000000Z")+".md"), old); err != nil {
+	if err := write(root, path.Join(p, time.Now().UTC().Format("20060102T150405.000000000Z")+".md"), old, nil); err != nil {
 		return fmt.Errorf("keep what it said: %w", err)
 	}
 	all, err := fs.Glob(root.FS(), escape(p)+"/*.md")
