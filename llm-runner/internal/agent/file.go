@@ -280,8 +280,11 @@ func (s *Service) Load() (all []Agent, faults []FileFault) {
 				continue
 			}
 			path := where + "/" + e.Name()
-			delete(found, name)
 			text, err := readFile(fsys, e.Name())
+			if err == nil && len(text) == 0 { // "show NAME > agents/NAME.md" makes the file before there is a word in it
+				continue
+			}
+			delete(found, name)
 			if err != nil {
 				faults = append(faults, faultOf(path, strict.Faults{{Text: err.Error()}}))
 				continue
