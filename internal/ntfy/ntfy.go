@@ -87,8 +87,8 @@ func (e *RefusedError) Gone() bool {
 	return e.Status != http.StatusBadRequest && e.Status != http.StatusRequestEntityTooLarge
 }
 
-// link finds the page that says what to do, which a tap on the notification opens.
-var link = regexp.MustCompile(`https?://\S+`)
+// runbook finds the page that says what to do, which a tap on the notification opens. Other addresses of a message may be anybody's.
+var runbook = regexp.MustCompile(`\bRunbook: (https?://\S+)`)
 
 // unknownWait is when to come back where the server does not say: it gives one request back each five seconds
 // (docs.ntfy.sh/config/#rate-limiting).
@@ -105,8 +105,8 @@ func (t *Topic) Send(ctx context.Context, text string) (again time.Duration, err
 	if t.config.Priority != 0 {
 		message["priority"] = t.config.Priority
 	}
-	if page := link.FindString(text); page != "" { // it needs somebody
-		message["click"] = page
+	if page := runbook.FindStringSubmatch(text); page != nil { // it needs somebody
+		message["click"] = page[1]
 		message["tags"] = []string{"warning"}
 	}
 	body, err := json.Marshal(message)

@@ -1,6 +1,7 @@
 package ntfy
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -54,6 +55,19 @@ func TestAMessageIsPublishedAsJSONWithinItsLimit(t *testing.T) {
 	}
 	if len(m.Message) > MaxBytes || len(m.Message) < MaxBytes/2 || !strings.HasSuffix(m.Message, "...") {
 		t.Errorf("the message has %d bytes", len(m.Message))
+	}
+}
+
+// An address that a page or a feed wrote into a message is not what a tap opens.
+func TestATapOpensOnlyThePageOfAnAlert(t *testing.T) {
+	var r http.Request
+	var sent []byte
+	topic := answering(t, 200, "", `{"id":"x","event":"message"}`, &r, &sent)
+	if _, err := topic.Send(t.Context(), "News\n- [A new kernel](<https://feed.example/a.html>)"); err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(sent, []byte("click")) || bytes.Contains(sent, []byte("warning")) {
+		t.Errorf("%s", sent)
 	}
 }
 

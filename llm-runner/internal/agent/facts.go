@@ -165,7 +165,8 @@ func gather(ctx context.Context, src Sources, searches, feeds []string, since, n
 			}
 			text := fmt.Sprintf("%s: %d of %d done", noteLink(p.Path, p.Title), p.Done, p.Total)
 			if p.Next != "" {
-				text += "; next: " + oneLine(p.Next)
+				_, next, _ := dayOf(p.Next)
+				text += "; next: " + oneLine(next)
 			}
 			s.Facts = append(s.Facts, Fact{text, p.Private})
 		}

@@ -33,7 +33,7 @@ func eventful() Sources {
 			return []Passage{{Path: "house/heating.md", Line: 3, Text: "- [ ] Call the plumber 📅 2026-01-30\n- [x] Done 📅 2026-01-30\n- [ ] Wash the filter (due 2026-02-03)\n- [ ] Far away 2026-05-01\n- [ ] No day\n```\n- [ ] code 2026-01-01\n```\n"}}, nil
 		},
 		Projects: func(context.Context) ([]Project, error) {
-			return []Project{{Title: "Garden", Path: "garden.md", Done: 3, Total: 7, Next: "Dig"}, {Title: "Over", Path: "x.md", Done: 2, Total: 2}}, nil
+			return []Project{{Title: "Garden", Path: "garden.md", Done: 3, Total: 7, Next: "Dig 📅 2026-12-01 ➕ 2026-01-10"}, {Title: "Over", Path: "x.md", Done: 2, Total: 2}}, nil
 		},
 		Work: func(context.Context, time.Time) ([]Work, error) {
 			return []Work{{ID: 1, Title: "Minutes", State: "done"}, {ID: 2, Title: "Plan", State: "failed", Reason: "no such model"}, {ID: 3, Title: "Long", State: "held", Reason: "groq: used up"}}, nil
