@@ -79,6 +79,19 @@ type Request struct {
 	Private bool
 }
 
+// A Name is what a note or a document is called, and where it is.
+type Name struct{ Collection, Path, Title string }
+
+// Called returns at most most notes and documents whose title or path has all words, parts of words too, the youngest first; no facts.
+func (l *Library) Called(ctx context.Context, words []string, most int) ([]Name, error) {
+	parts := make([]string, len(words))
+	for i, word := range words {
+		parts[i] = folded(word)
+	}
+	all, err := called(ctx, l.db, parts)
+	return all[:min(len(all), most)], err
+}
+
 // Search returns the passages that answer query best, best first, at most limit. Passages of a note that is called what
 // the query says, and those that hold a phrase in quotation marks, come before all others. Any text is a valid query; one
 // without words finds nothing.

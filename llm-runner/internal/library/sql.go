@@ -385,6 +385,22 @@ func kept(ctx context.Context, d *db.DB, f Filter) (map[uint32]bool, error) {
 	return all, err
 }
 
+// called are the notes and documents whose title or path has all words, the youngest first.
+func called(ctx context.Context, d *db.DB, words []string) (all []Name, err error) {
+	err = db.Each(ctx, d.Read(), "search library", func(row *sql.Rows) error {
+		var n Name
+		if err := row.Scan(&n.Collection, &n.Path, &n.Title); err != nil {
+			return err
+		}
+		name := folded(n.Title + "\n" + n.Path)
+		if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(name, word) }) {
+			all = append(all, n)
+		}
+		return nil
+	}, `SELECT collection, path, title FROM library_notes WHERE skipped = '' AND collection <> ? ORDER BY mtime DESC, id DESC`, Memory)
+	return all, err
+}
+
 func writeExcluded(ctx context.Context, d *db.DB, patterns []string) error {
 	err := d.Tx(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM library_excluded`); err != nil {

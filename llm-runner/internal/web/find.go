@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -118,18 +119,25 @@ func (s *Site) find(ctx context.Context, q string) ([]target, error) {
 		if err != nil {
 			return nil, err
 		}
-		seen := map[string]bool{}
-		for _, h := range hits {
-			if seen[h.Collection+"\x00"+h.Path] || len(seen) == findMost || h.Collection == library.Memory {
+		called, err := s.Library.Called(ctx, words, findMost)
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range hits { // found by what they say as well
+			if h.Collection != library.Memory {
+				called = append(called, library.Name{Collection: h.Collection, Path: h.Path, Title: h.Title})
+			}
+		}
+		seen := map[library.Name]bool{}
+		for _, n := range called {
+			at := library.Name{Collection: n.Collection, Path: n.Path}
+			if seen[at] || len(seen) == findMost {
 				continue
 			}
-			seen[h.Collection+"\x00"+h.Path] = true
-			t := target{Name: h.Title, Kind: "note", Href: notePath(h.Path, 0, 0, 0, "")}
-			if h.Collection != library.Notes {
-				t.Href = documentLink(h.Collection, h.Path, 0, 0, 1, "")
-			}
-			if t.Name == "" {
-				t.Name = h.Path
+			seen[at] = true
+			t := target{Name: cmp.Or(n.Title, n.Path), Kind: "note"}
+			if t.Href, _, _ = strings.Cut(notePath(n.Path, 0, 0, 0, ""), "?"); n.Collection != library.Notes {
+				t.Href = documentLink(n.Collection, n.Path, 0, 0, 1, "")
 			}
 			out = append(out, t)
 		}

@@ -3,10 +3,13 @@ package web
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"home.arpa/lab/llm-runner/internal/jobs"
+	"home.arpa/lab/llm-runner/internal/library"
 )
 
 // found asks the palette's endpoint, and returns what it lists as "kind: name -> where".
@@ -73,5 +76,29 @@ func TestAPhoneHasFourPlacesAndTheRestBehindMore(t *testing.T) {
 	f := frame{Places: []place{{Nav: "chat"}, {Nav: "queue"}, {Nav: "library"}, {Nav: "agents"}, {Nav: "memory", Here: true}, {Nav: "health"}}}
 	if len(f.Bar()) != 4 || len(f.Rest()) != 2 || !f.Inside() {
 		t.Errorf("%v, %v, %v", f.Bar(), f.Rest(), f.Inside())
+	}
+}
+
+// A note is found by a part of its name while it is typed, and by what it says once a word is whole.
+func TestThePaletteFindsNotesByPartsOfTheirNames(t *testing.T) {
+	r := newRig(t)
+	l, err := library.Open(t.Context(), r.db, library.Embedded("made up", fstest.MapFS{
+		"house/Übergabe Küche.md": {Data: []byte("The keys are with Mr Kranz.\n")}, "boiler.md": {Data: []byte("# Boiler\n\nServiced in May.\n")}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.Library = l
+	if r.Site, err = New(r.Config); err != nil {
+		t.Fatal(err)
+	}
+	r.server.Config.Handler = r.Site
+	for q, want := range map[string]string{"boi": "note: Boiler -> /notes/boiler.md\n", "überg": "note: Übergabe Küche -> /notes/house/%C3%9Cbergabe%20K%C3%BCche.md\n",
+		"kranz": "note: Übergabe Küche -> /notes/house/%C3%9Cbergabe%20K%C3%BCche.md\n", "kran": ""} {
+		if got := r.found(url.QueryEscape(q)); got != want {
+			t.Errorf("%s: %s", q, got)
+		}
 	}
 }
