@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"home.arpa/lab/llm-runner/internal/llm"
 )
@@ -63,8 +64,56 @@ func (s *Span) Record(messages []llm.Message) *Record {
 			all[i].Parts[k] = x
 		}
 	}
-	s.setJSON("gen_ai.input.messages", all)
+	s.Set("gen_ai.input.messages", fitting(all))
 	return r
+}
+
+// mostPart bounds one part of a message, in bytes; what is longer is cut, and says so.
+const mostPart = 8 << 10
+
+// fitting is messages as JSON of at most mostValue bytes, which a span would cut anywhere: long parts are cut, and where that is not enough the
+// first message and the newest ones are told.
+func fitting(all []message) string {
+	const room = mostValue - 1<<10 // for what is said of those that are left out
+	each, n := make([]json.RawMessage, len(all)), 0
+	for i, m := range all {
+		for k, p := range m.Parts {
+			m.Parts[k].Content = cut(p.Content)
+		}
+		b, err := json.Marshal(m)
+		if err != nil {
+			return ""
+		}
+		each[i], n = b, n+len(b)+1
+	}
+	gone := 0
+	for n > room && gone < len(each)-1 { // the second, the third ...
+		gone++
+		n -= len(each[gone]) + 1
+	}
+	if n > room { // one message, of very many parts
+		return ""
+	}
+	if gone > 0 {
+		each[gone] = json.RawMessage(fmt.Sprintf(`{"role":"system","parts":[{"type":"text","content":"(%d messages left out)"}]}`, gone))
+		each = append(each[:1], each[gone:]...)
+	}
+	b, err := json.Marshal(each)
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+func cut(text string) string {
+	if len(text) <= mostPart {
+		return text
+	}
+	at := mostPart
+	for at > 0 && !utf8.RuneStart(text[at]) {
+		at--
+	}
+	return fmt.Sprintf("%s (%d bytes left out)", text[:at], len(text)-at)
 }
 
 // Add takes one event of the answer.
@@ -87,13 +136,5 @@ func (r *Record) Done(f llm.Finish) {
 	if r.private {
 		text = left
 	}
-	r.span.setJSON("gen_ai.output.messages", []message{{Role: string(llm.Assistant), Parts: []part{{Type: "text", Content: text}}, Finish: string(f)}})
-}
-
-func (s *Span) setJSON(key string, v any) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return
-	}
-	s.Set(key, string(b))
+	r.span.Set("gen_ai.output.messages", fitting([]message{{Role: string(llm.Assistant), Parts: []part{{Type: "text", Content: text}}, Finish: string(f)}}))
 }

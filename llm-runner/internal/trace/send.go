@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
@@ -26,6 +27,7 @@ const (
 	firstWait = time.Second // until a receiver that is away is asked again; it doubles
 	mostWait  = time.Minute
 	lastWords = 3 * time.Second // for what is left when the program ends
+	mostHeld  = 16 << 20        // bytes of all spans that wait: with their content few may be large
 )
 
 // A queue keeps ended spans until the receiver has them. It is the SDK's processor of spans.
@@ -40,6 +42,7 @@ type queue struct {
 	exporter *otlptrace.Exporter
 	spans    chan sdk.ReadOnlySpan
 	full     chan struct{} // capacity 1: there is enough for a request, or something was lost
+	held     atomic.Int64  // bytes of what waits, about
 
 	mu      sync.Mutex
 	pending int // out of the channel, and not sent yet
@@ -71,17 +74,41 @@ func (q *queue) OnEnd(s sdk.ReadOnlySpan) {
 	if !s.SpanContext().IsSampled() {
 		return
 	}
-	select {
-	case q.spans <- s:
-		if len(q.spans) < min(mostBatch, cap(q.spans)) {
-			return
+	w := weight(s)
+	taken := q.held.Add(w) <= mostHeld
+	if taken {
+		select {
+		case q.spans <- s:
+			if len(q.spans) < min(mostBatch, cap(q.spans)) {
+				return
+			}
+		default:
+			taken = false
 		}
-	default:
+	}
+	if !taken {
+		q.held.Add(-w)
 		q.lose(1, nil)
 	}
 	select {
 	case q.full <- struct{}{}:
 	default:
+	}
+}
+
+// weight is about how many bytes a span has in memory.
+func weight(s sdk.ReadOnlySpan) int64 {
+	n := 1 << 10
+	for _, a := range s.Attributes() {
+		n += len(a.Value.AsString())
+	}
+	return int64(n)
+}
+
+// over says that a batch is sent, or lost.
+func (q *queue) over(batch []sdk.ReadOnlySpan) {
+	for _, s := range batch {
+		q.held.Add(-weight(s))
 	}
 }
 
@@ -118,6 +145,7 @@ func (q *queue) run(ctx context.Context) error {
 			}
 			again, err := q.send(ctx, batch)
 			if err == nil {
+				q.over(batch)
 				batch, wait, notBefore = batch[:0], 0, time.Time{}
 				continue
 			}
@@ -126,6 +154,7 @@ func (q *queue) run(ctx context.Context) error {
 			}
 			if !again {
 				q.lose(int64(len(batch)), err)
+				q.over(batch)
 				batch = batch[:0]
 			}
 			wait = min(max(2*wait, min(firstWait, q.every)), mostWait)

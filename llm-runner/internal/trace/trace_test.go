@@ -2,7 +2,9 @@ package trace
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -378,5 +380,45 @@ func BenchmarkOn(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		nowhere(ctx, u, nil)
+	}
+}
+
+// What a model was asked may be a book: a span has JSON all the same, with the first message and the newest ones.
+func TestContentThatIsTooLongIsStillJSON(t *testing.T) {
+	var long []message
+	for i := range 40 {
+		long = append(long, message{Role: "user", Parts: []part{{Type: "text", Content: fmt.Sprintf("number %d ", i) + strings.Repeat("\u00fc\"", 10_000)}}})
+	}
+	for name, all := range map[string][]message{"many": long, "one": long[:1], "short": {{Role: "user", Parts: []part{{Type: "text", Content: "Hello"}}}}} {
+		var back []message
+		text := fitting(all)
+		if err := json.Unmarshal([]byte(text), &back); err != nil || len(text) > mostValue {
+			t.Errorf("%s: %d bytes, %v", name, len(text), err)
+		}
+		if name == "many" && (!strings.HasPrefix(back[0].Parts[0].Content, "number 0 ") || !strings.Contains(back[1].Parts[0].Content, "messages left out") ||
+			!strings.HasPrefix(back[len(back)-1].Parts[0].Content, "number 39 ") || !strings.HasSuffix(back[0].Parts[0].Content, "bytes left out)")) {
+			t.Errorf("%d messages: %.80s ... %.80s", len(back), back[0].Parts[0].Content, back[1].Parts[0].Content)
+		}
+	}
+}
+
+// Spans with content wait by their bytes, not by their number alone, and what was sent makes room again.
+func TestWhatWaitsIsBoundedInBytes(t *testing.T) {
+	f, tr, _ := receiver(t, script.Script{Faults: []script.Fault{{Kind: "503", On: []int{1}}}}, Config{Sample: 1, Content: true, Every: 2 * time.Second})
+	for range 600 {
+		_, s := tr.Begin(t.Context(), Turn, "")
+		s.Set("gen_ai.input.messages", strings.Repeat("x", mostValue))
+		s.Done(nil)
+	}
+	st, _ := tr.Stats()
+	if st.Waiting > mostHeld/mostValue || st.Dropped < 50 || tr.queue.held.Load() > mostHeld {
+		t.Errorf("%+v, %d bytes", st, tr.queue.held.Load())
+	}
+	spans(t, f, 600-int(st.Dropped))
+	for deadline := time.Now().Add(30 * time.Second); tr.queue.held.Load() != 0 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	if n := tr.queue.held.Load(); n != 0 {
+		t.Errorf("%d bytes are held of nothing", n)
 	}
 }
