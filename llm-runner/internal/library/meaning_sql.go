@@ -29,23 +29,13 @@ func versions(ctx context.Context, d *db.DB, collection string) (map[string]stri
 // meant returns the notes at the first of paths with their passages, as many paths as have about size bytes of text together, and how many
 // paths that were. Frontmatter and what is empty has no meaning. Paths where no note is are left out.
 func meant(ctx context.Context, d *db.DB, collection string, paths []string, size int) (all []meantNote, n int, err error) {
-	fail := func(err error) ([]meantNote, int, error) { return nil, 0, fmt.Errorf("read library: %w", err) }
 	for ; n < len(paths) && size > 0; n++ {
-		note := meantNote{path: paths[n]}
-		var id, first int64
-		var hash []byte
-		err := d.Read().QueryRowContext(ctx, `SELECT n.id, n.hash, n.title, n.type, n.tags, n.day, (SELECT min(p.id) FROM library_passages p WHERE p.note_id = n.id)
-			FROM library_notes n WHERE n.collection = ? AND n.path = ? AND n.skipped = ''`, collection, note.path).
-			Scan(&id, &hash, &note.title, &note.kind, &note.tags, &note.day, &first)
+		note, err := meantAt(ctx, d, collection, paths[n])
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
 		}
 		if err != nil {
-			return fail(err)
-		}
-		note.version = versionOf(id, first, hash)
-		if note.passages, err = meantPassages(ctx, d, id); err != nil {
-			return fail(err)
+			return nil, 0, fmt.Errorf("read library: %w", err)
 		}
 		for _, p := range note.passages {
 			size -= len(p.body)
@@ -53,6 +43,36 @@ func meant(ctx context.Context, d *db.DB, collection string, paths []string, siz
 		all = append(all, note)
 	}
 	return all, n, nil
+}
+
+// meantAt returns the note at a path with its passages, as it was at one moment.
+func meantAt(ctx context.Context, d *db.DB, collection, path string) (meantNote, error) {
+	note, id, err := meantHead(ctx, d, collection, path)
+	for range 10 { // in the middle of a change its old passages are gone, or its new ones there
+		if err != nil {
+			return note, err
+		}
+		if note.passages, err = meantPassages(ctx, d, id); err != nil {
+			return note, err
+		}
+		now, nowID, err := meantHead(ctx, d, collection, path)
+		if err != nil || now.version == note.version {
+			return note, err
+		}
+		note, id = now, nowID
+	}
+	return note, fmt.Errorf("%s changes all the time", path)
+}
+
+func meantHead(ctx context.Context, d *db.DB, collection, path string) (note meantNote, id int64, err error) {
+	note.path = path
+	var first int64
+	var hash []byte
+	err = d.Read().QueryRowContext(ctx, `SELECT n.id, n.hash, n.title, n.type, n.tags, n.day, (SELECT min(p.id) FROM library_passages p WHERE p.note_id = n.id)
+		FROM library_notes n WHERE n.collection = ? AND n.path = ? AND n.skipped = ''`, collection, path).
+		Scan(&id, &hash, &note.title, &note.kind, &note.tags, &note.day, &first)
+	note.version = versionOf(id, first, hash)
+	return note, id, err
 }
 
 // meantPassages returns the passages of a note that have a meaning.

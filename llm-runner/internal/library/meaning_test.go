@@ -3,6 +3,7 @@ package library
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"net/http/httptest"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/embed"
 	"home.arpa/lab/llm-runner/internal/fake"
 	"home.arpa/lab/llm-runner/internal/fake/script"
@@ -496,4 +498,57 @@ func FuzzOrder(f *testing.F) {
 			seen[i] = true
 		}
 	})
+}
+
+// A note is read as it is at one moment, however often it is indexed meanwhile: with its version go its own passages.
+func TestANoteIsReadAtOneMoment(t *testing.T) {
+	dir := t.TempDir()
+	var paths []string
+	for n := range 40 {
+		paths = append(paths, fmt.Sprintf("n%d.md", n))
+		write(t, dir, paths[n], fmt.Sprintf("# Note %d\n\n## One\n\nThe car.\n\n## Two\n\nThe bread.\n", n))
+	}
+	d, err := db.Open(t.Context(), filepath.Join(t.TempDir(), db.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	source, err := Dir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := Open(t.Context(), d, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	syncNow(t, l)
+	ended := make(chan error, 1)
+	go func() {
+		for range 30 {
+			if _, err := l.Reindex(t.Context()); err != nil {
+				ended <- err
+				return
+			}
+		}
+		ended <- nil
+	}()
+	for looked := 0; ; looked++ {
+		all, _, err := meant(t.Context(), d, Notes, paths, 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range all {
+			if len(n.passages) < 2 {
+				t.Fatalf("look %d: %s has %d passages in version %s", looked, n.path, len(n.passages), n.version)
+			}
+		}
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		default:
+		}
+	}
 }
