@@ -105,10 +105,11 @@ func TestJobsFromThePageWithoutScript(t *testing.T) {
 func TestAJobsPageShowsItsAttemptsAndTheQueueItsModel(t *testing.T) {
 	r := withQueue(t)
 	r.answered("Of a conversation?", "Yes.") // whose attempt is not the job's
-	status, body := r.post("/jobs", "prompt", "Try <it>", "model", "llama-3.3-70b-versatile", "key", "k1", "max_attempts", "7")
+	status, _ := r.post("/jobs", "prompt", "Try <it>", "model", "llama-3.3-70b-versatile", "key", "k1", "max_attempts", "7")
 	(<-r.puppet.asked).fail <- &llm.BusyError{Provider: "groq", Model: "llama-3.3-70b-versatile", Kind: llm.Quota, Reason: "groq: used <up>", Until: time.Now().Add(time.Hour)}
 	r.reach(1, jobs.Held)
-	if _, body = r.get("/jobs"); status != http.StatusOK || !strings.Contains(body, "text, llama-3.3-70b-versatile on groq") {
+	_, body := r.get("/jobs")
+	if status != http.StatusOK || !strings.Contains(body, "text, llama-3.3-70b-versatile on groq") {
 		t.Errorf("%d %s", status, body)
 	}
 	r.post("/jobs/1/release")
