@@ -227,19 +227,22 @@ func (s *Service) recover(ctx context.Context) error {
 	return s.wake(ctx, 1<<30)
 }
 
-// leastDeaths is how many processes may end while a job runs, however few attempts it has.
-const leastDeaths = 3
+// A job goes on at once after so many deaths of the program in one of its steps, and after so many it fails.
+const (
+	freeDeaths = 3
+	mostDeaths = 8
+)
 
-// deadly sees to a job in which more than one process ended: it may be what ends them. It goes on after a growing wait, so that
-// jobs that only ran beside it come to their ends without it; where its attempts are used up, it fails, and a person is told.
+// deadly sees to a job in which the program ended again and again: it may be what ends it. It goes on after a growing wait, so that
+// jobs that only ran beside it come to their ends without it, and in the end it fails, and a person is told.
 func (s *Service) deadly(ctx context.Context, tx *transaction, j *Job) (done bool, err error) {
-	if j.begun < 2 {
+	if j.begun <= freeDeaths {
 		return false, nil
 	}
 	j.free()
 	j.Reason = fmt.Sprintf("the program ended %d times while it ran, as if that were what ends it: look into the program's log", j.begun)
-	if j.begun < max(j.MaxAttempts, leastDeaths) {
-		return true, s.hold(ctx, tx, j, time.Now().Add(backoff(s.config.Backoff, j.begun-1)), j.Reason)
+	if j.begun < mostDeaths {
+		return true, s.hold(ctx, tx, j, time.Now().Add(backoff(s.config.Backoff, j.begun-freeDeaths)), j.Reason)
 	}
 	if err := s.finish(ctx, tx, j, Failed, j.Reason); err != nil || j.Notify.of(Failed) {
 		return true, err
