@@ -1,7 +1,9 @@
 package route
 
 import (
+	"context"
 	"errors"
+	"iter"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -126,6 +128,19 @@ func TestAFaultThatNamesATimeKeepsIt(t *testing.T) {
 
 // A fallback is for a limit that is used up, not for one that has room again in two seconds: whoever waits for an answer gets it from
 // the model that it asked for, whether the refusal came to it or to another one before.
+// turning answers in one way before a time, and in another one after it.
+type turning struct {
+	at            time.Time
+	before, after llm.Provider
+}
+
+func (p turning) Stream(ctx context.Context, r llm.Request) iter.Seq2[llm.Event, error] {
+	if time.Now().Before(p.at) {
+		return p.before.Stream(ctx, r)
+	}
+	return p.after.Stream(ctx, r)
+}
+
 func TestAMomentIsWaitedForBeforeAFallbackAnswers(t *testing.T) {
 	for _, x := range []struct {
 		purpose string
@@ -141,14 +156,13 @@ func TestAMomentIsWaitedForBeforeAFallbackAnswers(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			refusal := &llm.Error{Kind: llm.Quota, Message: "used up"}
-			gemini := &answers{err: refusal}
+			gemini := turning{time.Now().Add(time.Second), &answers{err: refusal}, says("gemini")}
 			h := newHouse(t, Table{Models: map[string]Entry{"big": {Target: Target{"gemini", "flash"}, Fallback: "home"}, "home": {Target: Target{"home", "small"}}}},
 				Member{Name: "gemini", Cloud: true, Provider: gemini}, Member{Name: "home", Provider: says("home")})
 			began := time.Now()
 			if !x.silent {
 				refusal.Until = began.Add(x.wait)
 			}
-			time.AfterFunc(time.Second, func() { gemini.events, gemini.err = says("gemini").events, nil })
 			for _, want := range []string{x.first, x.second} {
 				a, err := llm.Collect(h.Stream(t.Context(), llm.Request{Model: "big", Purpose: x.purpose}))
 				if err != nil || a.Message.Text() != want {
