@@ -30,10 +30,7 @@ step() {
 	setup) scripts/setup.sh ;;
 	llm-runner) LLM_RUNNER_BIN=$PWD/bin/llm-runner tests 30m llm-runner ;;
 	homelab) tests 45m homelab-iac internal ;;
-	race) # without what takes many minutes there: go test -race -short ./llm-runner/internal/{gateway,graph,jobs,library,web} is run by hand
-		"$go" list ./llm-runner/... | grep -vE '/internal/(eval|gateway|graph|jobs|library|web)$' |
-			xargs "$go" test -race -short -timeout 30m -skip '^(TestEveryFaultOfEveryProvider|TestFailoverBench|TestFailoverBenchFlap)$'
-		;;
+	race) "$go" test -race -short -timeout 30m ./llm-runner/... ;;
 	fuzz) scripts/fuzz.sh 500x ;; # a count: a duration can end in the middle of an input and fail
 	lint) scripts/lint.sh ;;
 	*)
