@@ -11,6 +11,9 @@
 //     is dropped, and a stream that breaks off gets an error event, no mark, and a closed connection, so that nobody can
 //     take half an answer for a whole one.
 //
+// A stream that is held back goes out in the same bytes, but only when the answer is whole: until then another target may
+// still answer.
+//
 // Everything else (Ollama, Gemini, Anthropic, the notes) is translated by package wire.
 package gateway
 
@@ -112,6 +115,7 @@ type call struct {
 	out     reply
 	watch   watch
 	wishes  wishes
+	pace    string      // of its stream, as the client says: live, whole, or "" as the row has it
 	failed  error       // why there was no whole answer
 	dialect llm.Dialect // of the last attempt's upstream, where its bytes are passed through
 }
@@ -177,7 +181,12 @@ func (c *call) open(w http.ResponseWriter) bool {
 	c.ask = route.Ask{Model: c.head.model, Requires: c.r.Header.Get("X-Runner-Requires")}
 	c.ask.Cost = quota.Cost{Input: quota.Tokens(min(len(c.body), maxCounted)), Output: c.head.maxTokens}
 	c.ask.Project, _ = strconv.ParseBool(c.r.Header.Get("X-Runner-Project"))
-	return true
+	switch c.pace = c.r.Header.Get(streamHeader); c.pace {
+	case "", streamLive, streamWhole:
+		return true
+	}
+	badRequest(fmt.Sprintf("%s: %q is neither %s (word by word) nor %s (when the answer is whole)", streamHeader, c.pace, streamLive, streamWhole)).write(w)
+	return false
 }
 
 // run has the router answer and tells the client what became of it. The body has been read to its end by now: only then

@@ -90,13 +90,16 @@ func (o *reply) commitStream() {
 	o.w.WriteHeader(http.StatusOK)
 }
 
-// beginStream commits the response as a stream, with what the upstream's headers tell.
-func (o *reply) beginStream(upstream http.Header) {
+// beginStream commits the response as a stream, with what the upstream's headers tell, and begins a's answer.
+func (o *reply) beginStream(a *route.Attempt, upstream http.Header) error {
 	o.silence()
-	if !o.committed {
-		passHeader(o.w.Header(), upstream)
+	if o.committed {
+		o.hurry()
+		return o.name(a)
 	}
+	passHeader(o.w.Header(), upstream)
 	o.commitStream()
+	return nil
 }
 
 // begin commits the response as a whole body of length bytes; negative: not known.

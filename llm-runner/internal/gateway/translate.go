@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
@@ -84,6 +85,7 @@ func (c *call) translate(ctx context.Context, a *route.Attempt) error {
 		return c.translateWhole(ctx, a, req)
 	}
 	s := c.newSpeaker(a, opts.IncludeUsage)
+	s.back = c.heldBack(a)
 	finished := false
 	for ev, err := range a.Provider.Stream(ctx, req) {
 		if err != nil {
@@ -93,13 +95,9 @@ func (c *call) translate(ctx context.Context, a *route.Attempt) error {
 		if ev.Usage != nil {
 			a.Used(*ev.Usage)
 		}
-		if !s.begun && !visible(ev) {
+		if !s.said && !visible(ev) {
 			s.usage(ev)
 			continue
-		}
-		if !s.begun {
-			a.First()
-			c.out.beginStream(nil)
 		}
 		if err := s.say(ev); err != nil {
 			return err
@@ -162,10 +160,13 @@ func meta(a *route.Attempt) wire.Meta {
 type speaker struct {
 	out       *reply
 	attempt   *route.Attempt
+	header    http.Header // of the upstream's response
 	chunks    *wire.ChunkWriter
 	citations []llm.Citation
 	buf       [][]byte
-	begun     bool
+	said      bool // something of the answer
+	begun     bool // the client has seen a part of it
+	store          // chunks that are held back
 }
 
 func (c *call) newSpeaker(a *route.Attempt, includeUsage bool) *speaker {
@@ -175,9 +176,13 @@ func (c *call) newSpeaker(a *route.Attempt, includeUsage bool) *speaker {
 // usage takes what an invisible event tells.
 func (s *speaker) usage(ev llm.Event) { s.chunks.Append(nil, llm.Event{Usage: ev.Usage}) }
 
-// say writes and flushes one event. Citations go into the chunk that says why the answer ended.
+// say writes and flushes one event, unless it is held back. Citations go into the chunk that says why the answer ended.
 func (s *speaker) say(ev llm.Event) error {
-	s.begun = true
+	if s.said = true; !s.back {
+		if err := s.begin(); err != nil {
+			return err
+		}
+	}
 	s.citations = append(s.citations, ev.Citations...)
 	s.buf = s.chunks.Append(s.buf[:0], ev)
 	if ev.Finish != "" && len(s.buf) > 0 {
@@ -190,6 +195,7 @@ func (s *speaker) say(ev llm.Event) error {
 // finish ends the stream properly.
 func (s *speaker) finish() error {
 	s.buf = append(s.chunks.End(s.buf[:0]), []byte(wire.Done))
+	s.back = false
 	if err := s.send(); err != nil {
 		return err
 	}
@@ -202,15 +208,31 @@ var (
 	eventEnd   = []byte("\n\n")
 )
 
+// begin shows the client the answer: from here on no other target may answer.
+func (s *speaker) begin() error {
+	if s.begun {
+		return nil
+	}
+	s.begun = true
+	s.attempt.First()
+	return errors.Join(s.out.beginStream(s.attempt, s.header), s.out.write(s.release()))
+}
+
 func (s *speaker) send() error {
 	if len(s.buf) == 0 {
 		return nil
 	}
 	s.out.hurry()
 	for _, chunk := range s.buf {
-		if err := errors.Join(s.out.write(eventBegin), s.out.write(chunk), s.out.write(eventEnd)); err != nil {
+		if s.keep(eventBegin, chunk, eventEnd) {
+			continue
+		}
+		if err := errors.Join(s.begin(), s.out.write(eventBegin), s.out.write(chunk), s.out.write(eventEnd)); err != nil {
 			return err
 		}
+	}
+	if !s.begun {
+		return nil
 	}
 	return s.out.flush()
 }
