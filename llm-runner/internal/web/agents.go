@@ -16,14 +16,9 @@ import (
 )
 
 // agentRoutes are the pages of agents and their API.
-func (s *Site) agentRoutes(mux *http.ServeMux, page func(string, func(http.ResponseWriter, *http.Request) error)) {
+func (s *Site) agentRoutes(page func(string, func(http.ResponseWriter, *http.Request) error)) {
 	api := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-			if err := h(w, r); err != nil {
-				s.apiFail(w, r, agentProblem(err))
-			}
-		})
+		page(pattern, func(w http.ResponseWriter, r *http.Request) error { return agentProblem(h(w, r)) })
 	}
 	page("GET /agents", s.agentsPage)
 	page("GET /agents/{name}", s.agentPage)

@@ -44,8 +44,11 @@ func (s *Site) apiFail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	status, e := jobProblem(err)
 	if status >= 500 {
+		if r.Method == http.MethodGet && e.Message == notTaken {
+			e.Message = "it could not be read; the log says why. Ask again in a moment"
+		}
 		if !db.Told(err) { // that one is told of once, not for every caller
-			s.log.Error("serve job", "path", r.URL.Path, "error", err)
+			s.log.Error("serve the API", "path", r.URL.Path, "error", err)
 		}
 		w.Header().Set("Retry-After", "5")
 	}
@@ -81,8 +84,10 @@ func jobProblem(err error) (int, apiError) {
 	if status, says := unwritten(err); status != 0 {
 		return status, apiError{Message: says}
 	}
-	return http.StatusServiceUnavailable, apiError{Message: "it could not be written down, so it was not taken; the log says why. Send it again in a moment"}
+	return http.StatusServiceUnavailable, apiError{Message: notTaken}
 }
+
+const notTaken = "it could not be written down, so it was not taken; the log says why. Send it again in a moment"
 
 // unwritten says what it means that something could not be written down; status 0 where it is not that.
 func unwritten(err error) (status int, says string) {

@@ -145,6 +145,31 @@ func TestFormsThatCannotBeTaken(t *testing.T) {
 	}
 }
 
+func TestTheAPISaysInJSONWhatItDoesNotHave(t *testing.T) {
+	r := newRig(t)
+	for _, c := range []struct {
+		method, path string
+		want         int
+		says, allow  string
+	}{
+		{"GET", "/api/nothing", http.StatusNotFound, "there is no GET /api/nothing", ""},
+		{"POST", "/api/nothing", http.StatusNotFound, "there is no POST /api/nothing", ""},
+		{"POST", "/api/chats", http.StatusMethodNotAllowed, "/api/chats takes GET, not POST", "GET"},
+		{"DELETE", "/api/chats", http.StatusMethodNotAllowed, "/api/chats takes GET, not DELETE", "GET"},
+	} {
+		res, err := r.server.Client().Do(r.request(c.method, c.path, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out struct{ Error struct{ Message string } }
+		err = json.NewDecoder(res.Body).Decode(&out)
+		res.Body.Close()
+		if err != nil || res.StatusCode != c.want || !strings.Contains(out.Error.Message, c.says) || res.Header.Get("Allow") != c.allow {
+			t.Errorf("%s %s: %d %q, Allow %q, %v", c.method, c.path, res.StatusCode, out.Error.Message, res.Header.Get("Allow"), err)
+		}
+	}
+}
+
 func TestNoModelSaysHowToConnectOne(t *testing.T) {
 	r := newRig(t)
 	r.NoModel = func() bool { return true }

@@ -2,12 +2,14 @@ package web
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"strings"
 
 	"home.arpa/lab/llm-runner/internal/jobs"
 )
 
-// routes is every route of the site. Forms answer with a redirect to a page.
+// routes is every route of the site. Forms answer with a redirect to a page; whatever goes wrong below /api/ is JSON.
 func (s *Site) routes() http.Handler {
 	mux := http.NewServeMux()
 	page := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
@@ -15,7 +17,11 @@ func (s *Site) routes() http.Handler {
 			if r.Method == http.MethodPost {
 				r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 			}
-			if err := h(w, r); err != nil {
+			switch err := h(w, r); {
+			case err == nil:
+			case strings.HasPrefix(r.URL.Path, "/api/"):
+				s.apiFail(w, r, err)
+			default:
 				s.fail(w, r, err)
 			}
 		})
@@ -55,7 +61,7 @@ func (s *Site) routes() http.Handler {
 	page("GET /api/usage", s.apiUsage)
 
 	if s.Jobs != nil {
-		s.jobRoutes(mux, page)
+		s.jobRoutes(page)
 	}
 
 	if s.Library != nil {
@@ -92,12 +98,7 @@ func (s *Site) routes() http.Handler {
 		page("POST /runs/{id}/{verb}", s.changeRun)
 		page("GET /api/runs", s.apiRuns)
 		page("GET /api/runs/{id}", s.apiRun)
-		mux.HandleFunc("POST /api/runs/{id}/plan", func(w http.ResponseWriter, r *http.Request) {
-			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-			if err := s.apiPlan(w, r); err != nil {
-				s.apiFail(w, r, err)
-			}
-		})
+		page("POST /api/runs/{id}/plan", s.apiPlan)
 	}
 
 	if s.Tools != nil {
@@ -105,7 +106,7 @@ func (s *Site) routes() http.Handler {
 	}
 
 	if s.Agents != nil {
-		s.agentRoutes(mux, page)
+		s.agentRoutes(page)
 	}
 
 	mux.Handle("GET /metrics", s.metrics)
@@ -113,34 +114,51 @@ func (s *Site) routes() http.Handler {
 	page("GET /", func(http.ResponseWriter, *http.Request) error {
 		return problem{http.StatusNotFound, "There is no such page", "The navigation has all that there are."}
 	})
+	for _, method := range methods {
+		page(method+unknown, func(w http.ResponseWriter, r *http.Request) error { return lost(mux, w, r) })
+	}
 	return mux
 }
 
-// jobRoutes are the queue's pages and forms, and the API of jobs, whose faults are JSON.
-func (s *Site) jobRoutes(mux *http.ServeMux, page func(string, func(http.ResponseWriter, *http.Request) error)) {
-	api := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-			if err := h(w, r); err != nil {
-				s.apiFail(w, r, err)
-			}
-		})
+// unknown is the pattern of what the API does not have, behind each of the methods.
+const unknown = " /api/"
+
+var methods = []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+
+// lost says that the API does not have the path of a request, or, with the header Allow, that it has it for other methods.
+func lost(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) error {
+	var allowed []string
+	for _, method := range methods {
+		other := r.Clone(r.Context())
+		other.Method = method
+		if _, pattern := mux.Handler(other); pattern != method+unknown {
+			allowed = append(allowed, method)
+		}
 	}
+	if len(allowed) > 0 {
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		return problem{http.StatusMethodNotAllowed, "Another method is meant", fmt.Sprintf("%s takes %s, not %s", r.URL.Path, strings.Join(allowed, " and "), r.Method)}
+	}
+	return problem{http.StatusNotFound, "There is no such path", fmt.Sprintf("there is no %s %s: docs/api.md lists what there is", r.Method, r.URL.Path)}
+}
+
+// jobRoutes are the queue's pages and forms, and the API of jobs.
+func (s *Site) jobRoutes(page func(string, func(http.ResponseWriter, *http.Request) error)) {
 	page("GET /jobs", s.queue)
 	page("GET /jobs/new", s.newJob)
 	page("GET /jobs/{id}", s.job)
 	page("GET /jobs/events", s.queueEvents)
 	page("GET /jobs/{id}/events", s.jobEvents)
 	page("POST /jobs", s.submitJob)
-	api("POST /api/jobs", s.apiSubmit)
-	api("GET /api/jobs", s.apiJobs)
-	api("GET /api/jobs/{id}", s.apiOneJob)
-	api("GET /api/jobs/{id}/events", s.apiJobEvents)
+	page("POST /api/jobs", s.apiSubmit)
+	page("GET /api/jobs", s.apiJobs)
+	page("GET /api/jobs/{id}", s.apiOneJob)
+	page("GET /api/jobs/{id}/events", s.apiJobEvents)
 	for name, do := range map[string]func(context.Context, int64) (jobs.Job, error){
 		"cancel": s.cancelJob, "release": s.Jobs.Release, "retry": s.Jobs.Retry,
 	} {
 		page("POST /jobs/{id}/"+name, s.jobForms(do))
-		api("POST /api/jobs/{id}/"+name, func(w http.ResponseWriter, r *http.Request) error { return s.showJob(w, r, do) })
+		page("POST /api/jobs/{id}/"+name, func(w http.ResponseWriter, r *http.Request) error { return s.showJob(w, r, do) })
 	}
 }
 
