@@ -182,7 +182,8 @@ func (c *Config) table() route.Table {
 		},
 	}
 	for name, r := range c.Routes.Models {
-		t.Models[name] = route.Entry{Target: route.Target{Provider: r.Provider, Model: r.Model}, Fallback: r.Fallback, Requires: r.Requires}
+		t.Models[name] = route.Entry{Target: route.Target{Provider: r.Provider, Model: r.Model}, Fallback: r.Fallback, Requires: r.Requires,
+			Whole: r.Stream == streamWhole}
 	}
 	return t
 }

@@ -129,8 +129,15 @@ type RouteConfig struct {
 	Model         string `yaml:"model"`          // default: the row's own name
 	Fallback      string `yaml:"fallback"`       // another row
 	Requires      string `yaml:"requires"`       // a provider
+	Stream        string `yaml:"stream"`         // streamLive (default) or streamWhole
 	RequiresDavas bool   `yaml:"requires_davas"` // the old name of "requires: davas"
 }
+
+// What RouteConfig.Stream can be.
+const (
+	streamLive  = "live"  // word by word, as it comes
+	streamWhole = "whole" // in one go, when the answer is whole
+)
 
 // JobsConfig is about work that may wait.
 type JobsConfig struct {
@@ -475,6 +482,9 @@ func (v *validator) routes() {
 		if _, ok := r.Models[row.Fallback]; row.Fallback != "" && (!ok || row.Fallback == name) {
 			v.fault(key+".fallback", "%q is not another row of routes.models; rows: %s", row.Fallback,
 				strings.Join(slices.Sorted(maps.Keys(r.Models)), ", "))
+		}
+		if row.Stream != "" && row.Stream != streamLive && row.Stream != streamWhole {
+			v.fault(key+".stream", "%q is neither live (word by word, the default) nor whole (when the answer is whole)", row.Stream)
 		}
 	}
 }

@@ -133,7 +133,7 @@ routes:
   models:
     gemma4: {provider: groq, requires: davas, fallback: gemma4}
     other: {model: x}
-    old: {requires_davas: true, requires: groq}
+    old: {requires_davas: true, requires: groq, stream: slow}
 `)
 	var faults *ConfigError
 	if !errors.As(err, &faults) {
@@ -155,6 +155,7 @@ routes:
 		`line 12: routes.models.gemma4.fallback: "gemma4" is not another row`,
 		`routes.models.other.provider: is missing`,
 		`line 14: routes.models.old.requires_davas: contradicts requires: "groq"`,
+		`line 14: routes.models.old.stream: "slow" is neither live (word by word, the default) nor whole (when the answer is whole)`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("missing: %s", want)

@@ -55,6 +55,7 @@ func (a *app) openEngine(ctx context.Context, c engine.Config) (*engine.Engine, 
 		handle.Close()
 		return nil, err
 	}
+	c.Tell, c.Hear = a.db.Tell, a.db.Hear
 	return engine.OpenShared(ctx, handle, pool, a.db.Worker(), place, c)
 }
 

@@ -31,7 +31,7 @@ import (
 
 var serveCommand = command{
 	name: "serve", args: "[flags]", summary: "serve the web page and the APIs",
-	help: `Serves the chat page, the pages for usage and health, and the OpenAI-compatible API under /v1. Works without any
+	help: `Serves the chat page, the pages for usage and health, and the APIs of OpenAI, Anthropic and Ollama. Works without any
 configuration: the notes (or the handbook) answer by themselves, Ollama on this machine and API keys in the environment are
 found. It listens on this machine only, unless auth is configured.
 

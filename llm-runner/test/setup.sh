@@ -1,6 +1,6 @@
 #!/bin/bash
 # setup.sh: installs on a fresh Debian all that `make prove` needs beside Go: packages for PostgreSQL, the browser and the compiler,
-# the official OpenAI client, the referees of MCP, an Ollama built from source, a small real embedding model, and a PostgreSQL server
+# the official clients of OpenAI, Anthropic and Ollama, the referees of MCP, an Ollama built from source, a small real embedding model, and a PostgreSQL server
 # with the extension vector. Run again, it checks in a second or two and changes nothing. Packages need root; the rest goes into
 # prove/*/node_modules and ~/.cache/llm-runner.
 set -euo pipefail

@@ -31,10 +31,20 @@ const (
 // Config is what an Engine may be told. The zero value works.
 type Config struct {
 	Workers int           // tasks that run at once in each lane; 0 means 8
-	Poll    time.Duration // how often the queue is looked at; 0 means 40 ms, or 100 ms where others look too
+	Poll    time.Duration // how often the queue is looked at; 0 means pollAlone, or pollShared where others look too
 	Grace   time.Duration // how long running tasks may go on once Close is called; 0 means they end at once
 	Log     *slog.Logger  // nil: slog.Default()
+
+	// Tell and Hear are how processes that share a database hear of each other, see db.DB: with them, a task that starts wakes
+	// all, and Poll is for what nobody told. Alone they are not used.
+	Tell func(ctx context.Context, tx *sql.Tx, topic, text string) error
+	Hear func(topic string, f func(text string))
 }
+
+const (
+	pollAlone  = 40 * time.Millisecond
+	pollShared = 100 * time.Millisecond // each look is a query on the server, for each process
+)
 
 // A Task does the work called key. It may be called again after the process died in it, so it looks first at what is done
 // already. Whoever needs the outcome has the task write it down: an error only says that it could not, and has it called
@@ -58,6 +68,7 @@ type Engine struct {
 	config  Config
 	queue   dbos.Queue
 	workers *workers // nil: no others
+	gate    *gate    // nil: the queue is looked at every Poll
 }
 
 // call is what DBOS keeps of a started task.
@@ -85,7 +96,7 @@ func prepare(ctx context.Context, c Config, d dbos.Config) (_ *Engine, err error
 		c.Workers = 8
 	}
 	if c.Poll == 0 {
-		c.Poll = 40 * time.Millisecond
+		c.Poll = pollAlone
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()
@@ -104,8 +115,13 @@ func (e *Engine) Register(name string, t Task) { e.tasks[name] = t }
 
 // Launch takes up what an earlier process left unfinished and begins to run tasks.
 func (e *Engine) Launch() error {
+	poll := e.config.Poll
+	if e.gate != nil {
+		poll = min(poll, pollAlone)
+		e.config.Hear(topic, func(string) { e.gate.wake() })
+	}
 	queue, err := dbos.RegisterQueue(e.ctx, queueName, dbos.WithPartitionWorkerConcurrency(e.config.Workers),
-		dbos.WithQueueBasePollingInterval(e.config.Poll), dbos.WithQueueOnConflict(dbos.QueueConflictAlwaysUpdate))
+		dbos.WithQueueBasePollingInterval(poll), dbos.WithQueueOnConflict(dbos.QueueConflictAlwaysUpdate))
 	if err != nil {
 		return fmt.Errorf("open queue: %w", err)
 	}
@@ -193,10 +209,14 @@ func (e *Engine) Start(tx *sql.Tx, task, id, key string, o Options) error {
 		opts = append(opts, dbos.WithEnqueueDelay(o.Delay))
 	}
 	// While the engine closes, a task that has its grace still may be held, and so start its next call.
-	if _, err := dbos.Enqueue[string](dbos.WithoutCancel(e.ctx), queueName, workflow, call{task, key}, opts...); err != nil {
+	ctx := dbos.WithoutCancel(e.ctx)
+	if _, err := dbos.Enqueue[string](ctx, queueName, workflow, call{task, key}, opts...); err != nil {
 		return fmt.Errorf("start task %s: %w", id, err)
 	}
-	return nil
+	if e.gate == nil || o.Delay > 0 {
+		return nil
+	}
+	return e.config.Tell(ctx, tx, topic, "")
 }
 
 // Wake has a delayed task run at another time; one in the past means now. A task that does not wait is left alone.

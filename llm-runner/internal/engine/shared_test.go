@@ -27,10 +27,11 @@ type member struct {
 }
 
 func join(t *testing.T, url, place string, task Task) *member {
-	return joinWith(t, url, place, task, 0, deadAfter)
+	return joinWith(t, url, place, task, 0, deadAfter, 0)
 }
 
-func joinWith(t *testing.T, url, place string, task Task, places int, patience time.Duration) *member {
+// joinWith is join with so many places, and with what the others tell where poll says how often the queue is looked at otherwise.
+func joinWith(t *testing.T, url, place string, task Task, places int, patience, poll time.Duration) *member {
 	t.Helper()
 	d, err := db.OpenPostgres(t.Context(), url)
 	if err != nil {
@@ -44,7 +45,11 @@ func joinWith(t *testing.T, url, place string, task Task, places int, patience t
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := OpenShared(t.Context(), handle, pool, d.Worker(), place, Config{Poll: 20 * time.Millisecond, Workers: places})
+	c := Config{Poll: 20 * time.Millisecond, Workers: places}
+	if poll > 0 {
+		c.Poll, c.Tell, c.Hear = poll, d.Tell, d.Hear
+	}
+	e, err := OpenShared(t.Context(), handle, pool, d.Worker(), place, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,9 +183,9 @@ func TestWhoEndsOrStartsAnewIsInheritedAtOnce(t *testing.T) {
 	wait(t, a.ran, time.Minute)
 	a.die()                       // killed, and started anew in the same data directory
 	const standsStill = time.Hour // nobody is taken for dead because of that
-	b := joinWith(t, url, "here", hang, 0, standsStill)
+	b := joinWith(t, url, "here", hang, 0, standsStill, 0)
 	wait(t, b.ran, time.Minute)
-	c := joinWith(t, url, "there", finish, 0, standsStill)
+	c := joinWith(t, url, "there", finish, 0, standsStill, 0)
 	if err := b.Close(time.Second); err != nil {
 		t.Fatal(err)
 	}
@@ -198,11 +203,11 @@ func TestAProcessThatWasAsleepLosesItsTasksAndGoesOn(t *testing.T) {
 			return context.Cause(ctx)
 		}
 		return nil
-	}, 1, deadAfter)
+	}, 1, deadAfter, 0)
 	start(t, a.Engine, a.db, "x", "lost", Options{})
 	wait(t, a.ran, time.Minute)
-	a.sleep()                                        // its only place is taken, so it takes nothing else
-	b := joinWith(t, url, "b", finish, 1, deadAfter) // places are the queue's, the same for all
+	a.sleep()                                           // its only place is taken, so it takes nothing else
+	b := joinWith(t, url, "b", finish, 1, deadAfter, 0) // places are the queue's, the same for all
 	if key := wait(t, b.ran, time.Minute); key != "lost" {
 		t.Errorf("ran %q", key)
 	}
@@ -277,5 +282,45 @@ func TestATaskThatWasGivenOutUnheardIsCalledAgain(t *testing.T) {
 	time.Sleep(time.Second) // five sweeps
 	if len(a.ran) != 0 {
 		t.Errorf("also ran %q", <-a.ran)
+	}
+}
+
+// Whoever starts a task wakes all, so that nobody has to look often: with an hour between looks a task begins.
+func TestSharedTasksBeginAtOnceThoughNobodyLooksOften(t *testing.T) {
+	server := postgrestest.Start(t)
+	url := server.New()
+	hour := func(place string) *member { return joinWith(t, url, place, finish, 0, deadAfter, time.Hour) }
+	a, b := hour("a"), hour("b")
+	for _, m := range []*member{a, b} {
+		ctx, stop := context.WithCancel(t.Context())
+		var listening sync.WaitGroup
+		listening.Go(func() { m.db.Listen(ctx) }) //nolint:errcheck // it has no errors
+		t.Cleanup(func() {
+			stop()
+			listening.Wait()
+		})
+	}
+	for i := range 20 {
+		key := fmt.Sprint(i)
+		start(t, a.Engine, a.db, key, key, Options{Lane: key})
+		select {
+		case got := <-a.ran:
+			if got != key {
+				t.Fatalf("ran %s, want %s", got, key)
+			}
+		case got := <-b.ran:
+			if got != key {
+				t.Fatalf("ran %s, want %s", got, key)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("task %d did not begin", i)
+		}
+	}
+	for _, m := range []*member{a, b} {
+		m.gate.mu.Lock()
+		if n := m.gate.looks; n == 0 || n > 30 { // the first, one for each task, and what Listen may have missed
+			t.Errorf("%d looks passed the gate: 0 says that this DBOS looks otherwise than the gate knows", n)
+		}
+		m.gate.mu.Unlock()
 	}
 }

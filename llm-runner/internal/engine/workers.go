@@ -56,7 +56,17 @@ type workers struct {
 // or had; place is its data directory's, which no other process works in. Close closes handle and pool.
 func OpenShared(ctx context.Context, handle *sql.DB, pool *pgxpool.Pool, id, place string, c Config) (*Engine, error) {
 	if c.Poll == 0 {
-		c.Poll = 100 * time.Millisecond // each look is a transaction on the server, for each process
+		c.Poll = pollShared
+	}
+	var g *gate
+	if c.Tell != nil && c.Hear != nil {
+		g = newGate(c.Poll)
+		gated, err := g.pool(ctx, pool)
+		if err != nil {
+			handle.Close()
+			return nil, fmt.Errorf("open durable engine: %w", err)
+		}
+		pool = gated
 	}
 	e, err := prepare(ctx, c, dbos.Config{SystemDBPool: pool, ExecutorID: id})
 	if err == nil {
@@ -67,6 +77,7 @@ func OpenShared(ctx context.Context, handle *sql.DB, pool *pgxpool.Pool, id, pla
 		pool.Close()
 		return nil, err
 	}
+	e.gate = g
 	e.workers = &workers{handle: handle, pool: pool, id: id, place: place, log: e.config.Log, last: time.Now(),
 		sweep: sweepEvery, patience: deadAfter, tasks: map[int]context.CancelCauseFunc{}, ids: map[string]int{}, cancel: func() {}}
 	e.workers.adopt = e.adopt

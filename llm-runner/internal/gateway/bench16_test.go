@@ -23,63 +23,63 @@ import (
 // 20 s, stalls of 30 s, silence of 120 s, an outage of 60 s, 15 ms between tokens. Where the catalogue cuts a stream after 40 of 60 tokens, or spoils the
 // tenth, the fake does it in the middle.
 //
-// Each fault is asked for four times: as a stream and in one piece, of a model alone and of one with a named fallback. The
-// verdicts are the catalogue's own:
+// Each fault is asked for five times: as a stream and in one piece, of a model alone and of one with a named fallback, and as a stream
+// that is held back until it is whole. The verdicts are the catalogue's own:
 //
 //	pass     the complete answer came (S13: the clean error), and every check held
 //	partial  it came, but a check that is advice did not hold
 //	safe     it did not come, but a clear error within bounds, and every check that is required held
 //	fail     a hang, half an answer that looks whole, or a required check
 //
-// A stream that breaks in its middle is safe at best: what the client has read cannot be taken back, and another model's
-// words must not follow it.
+// A stream that breaks in its middle is safe at best, unless it is held back: what the client has read cannot be taken back,
+// and another model's words must not follow it.
 var bench = []scenario{
 	{id: "S01", title: "429 with Retry-After, once", faults: []script.Fault{{Kind: script.RateLimited, On: []int{1}, Wait: 2 * time.Second}},
 		check: func(m measured) []string {
 			return m.all(required(m.within(1500*time.Millisecond) <= 2, "hammers"), advice(m.primary >= 2, "not asked again"), advice(m.primary < 2 || m.gap >= 1800*time.Millisecond, "Retry-After not heeded"))
-		}, want: [4]string{"pass", "pass", "pass", "pass"}},
+		}, want: [5]string{"pass", "pass", "pass", "pass", "pass"}},
 	{id: "S02", title: "429 without Retry-After, again and again", faults: []script.Fault{{Kind: script.RateNoHint}},
 		check: func(m measured) []string {
 			return m.all(required(m.within(3*time.Second) <= 4, "hammers"), required(m.primary <= 6, "asks too often"))
-		}, want: [4]string{"safe", "safe", "pass", "pass"}},
+		}, want: [5]string{"safe", "safe", "pass", "pass", "pass"}},
 	{id: "S03", title: "500 once, then healthy", faults: []script.Fault{{Kind: script.Internal, On: []int{1}}},
-		check: func(m measured) []string { return m.all(advice(m.primary >= 2, "not asked again")) }, want: [4]string{"pass", "pass", "pass", "pass"}},
+		check: func(m measured) []string { return m.all(advice(m.primary >= 2, "not asked again")) }, want: [5]string{"pass", "pass", "pass", "pass", "pass"}},
 	{id: "S04", title: "503 again and again", faults: []script.Fault{{Kind: script.Busy}},
-		check: func(m measured) []string { return m.all(required(m.primary <= 6, "asks too often")) }, want: [4]string{"safe", "safe", "pass", "pass"}},
+		check: func(m measured) []string { return m.all(required(m.primary <= 6, "asks too often")) }, want: [5]string{"safe", "safe", "pass", "pass", "pass"}},
 	{id: "S05", title: "connection reset before headers, once", faults: []script.Fault{{Kind: script.ResetBeforeHeaders, On: []int{1}}},
-		want: [4]string{"pass", "pass", "pass", "pass"}},
+		want: [5]string{"pass", "pass", "pass", "pass", "pass"}},
 	{id: "S06", title: "no response at all", faults: []script.Fault{{Kind: script.StallBeforeHeaders}},
 		check: func(m measured) []string {
 			return m.all(required(m.took <= 100*time.Second, "takes too long"), advice(m.primary <= 1, "a silent provider is asked again"))
-		}, want: [4]string{"safe", "safe", "pass", "pass"}},
+		}, want: [5]string{"safe", "safe", "pass", "pass", "pass"}},
 	{id: "S07", title: "first token after 20 s", faults: []script.Fault{{Kind: script.SlowFirstToken, Wait: 20 * time.Second}},
 		check: func(m measured) []string {
 			return m.all(advice(m.took <= 15*time.Second || !m.fallback, "no limit on the first token"))
-		}, want: [4]string{"pass", "pass", "pass", "pass"}},
-	{id: "S08", title: "stream cut in the middle", faults: []script.Fault{{Kind: script.CloseMidStream}}, want: [4]string{"safe", "safe", "safe", "pass"}},
+		}, want: [5]string{"pass", "pass", "pass", "pass", "pass"}},
+	{id: "S08", title: "stream cut in the middle", faults: []script.Fault{{Kind: script.CloseMidStream}}, want: [5]string{"safe", "safe", "safe", "pass", "pass"}},
 	{id: "S09", title: "stream stalls", faults: []script.Fault{{Kind: script.StallMidStream}},
-		check: func(m measured) []string { return m.all(required(m.took <= 45*time.Second, "takes too long")) }, want: [4]string{"safe", "safe", "safe", "pass"}},
-	{id: "S10", title: "malformed chunk", faults: []script.Fault{{Kind: script.MalformedChunk}}, want: [4]string{"safe", "safe", "safe", "pass"}},
+		check: func(m measured) []string { return m.all(required(m.took <= 45*time.Second, "takes too long")) }, want: [5]string{"safe", "safe", "safe", "pass", "pass"}},
+	{id: "S10", title: "malformed chunk", faults: []script.Fault{{Kind: script.MalformedChunk}}, want: [5]string{"safe", "safe", "safe", "pass", "pass"}},
 	{id: "S11", title: "stream ends without [DONE]", faults: []script.Fault{{Kind: script.NoDone}},
 		check: func(m measured) []string {
 			return m.all(required(m.took <= 8*time.Second, "waits for the mark"), advice(m.usage, "no usage"))
-		}, want: [4]string{"pass", "pass", "pass", "pass"}},
+		}, want: [5]string{"pass", "pass", "pass", "pass", "pass"}},
 	{id: "S12", title: "context length exceeded", faults: []script.Fault{{Kind: script.Verbatim, Status: 400,
 		Body: `{"error":{"message":"This model's maximum context length is 8192 tokens. However, your messages resulted in 9631 tokens. Please reduce the length of the messages.","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}`}},
-		check: func(m measured) []string { return m.all(required(m.primary == 1, "the same is sent again")) }, want: [4]string{"safe", "safe", "pass", "pass"}},
+		check: func(m measured) []string { return m.all(required(m.primary == 1, "the same is sent again")) }, want: [5]string{"safe", "safe", "pass", "pass", "pass"}},
 	{id: "S13", title: "rejected by a content filter", ideal: http.StatusBadRequest, faults: []script.Fault{{Kind: script.Verbatim, Status: 400,
 		Body: `{"error":{"message":"Your request was rejected as a result of our safety system.","type":"invalid_request_error","param":null,"code":"content_policy_violation"}}`}},
 		check: func(m measured) []string {
 			return m.all(required(m.primary == 1, "the same is sent again"), required(m.spare == 0, "the refusal is dodged"))
-		}, want: [4]string{"pass", "pass", "pass", "pass"}},
+		}, want: [5]string{"pass", "pass", "pass", "pass", "pass"}},
 	{id: "S14", title: "stream cut, and the fallback takes no prefill", faults: []script.Fault{{Kind: script.CloseMidStream}},
-		check: func(m measured) []string { return m.all(required(m.prefills == 0, "half an answer is sent on")) }, want: [4]string{"safe", "safe", "safe", "pass"}},
-	{id: "S15", title: "down for 60 s, then healthy", want: [4]string{"safe", "safe", "pass", "pass"}}, // TestBenchFlap
+		check: func(m measured) []string { return m.all(required(m.prefills == 0, "half an answer is sent on")) }, want: [5]string{"safe", "safe", "safe", "pass", "pass"}},
+	{id: "S15", title: "down for 60 s, then healthy", want: [5]string{"safe", "safe", "pass", "pass", "pass"}}, // TestBenchFlap
 	{id: "S16", title: "the books of a fallback", faults: []script.Fault{{Kind: script.Busy}},
 		check: func(m measured) []string {
 			return m.all(required(m.primary <= 6, "asks too often"), required(!m.fallback || m.Model == "spare", "the model is not told"),
 				advice(!m.fallback || m.usage, "no usage"), required(m.billed == 0, "a failed attempt is billed"))
-		}, want: [4]string{"safe", "safe", "pass", "pass"}},
+		}, want: [5]string{"safe", "safe", "pass", "pass", "pass"}},
 }
 
 // A scenario is one fault of the catalogue.
@@ -88,11 +88,18 @@ type scenario struct {
 	faults    []script.Fault
 	ideal     int                     // the status of the error that is right; 0: the answer is
 	check     func(measured) []string // what does not hold, advice in brackets
-	want      [4]string               // verdicts: alone as a stream and whole, then with a fallback
+	want      [5]string               // verdicts by setup
 }
 
-// setups are the four ways in which each fault is asked for.
-var setups = [4]string{"alone, stream", "alone, whole", "fallback, stream", "fallback, whole"}
+// setups are the five ways in which each fault is asked for.
+var setups = [5]string{"alone, stream", "alone, whole", "fallback, stream", "fallback, whole", "fallback, stream held back"}
+
+// A setup is an index of setups.
+type setup int
+
+func (u setup) fallback() bool { return u >= 2 }
+func (u setup) stream() bool   { return u != 1 && u != 3 }
+func (u setup) heldBack() bool { return u == 4 }
 
 // benchText is sixty words, so that half an answer is never taken for a whole one.
 var benchText = strings.TrimSpace(strings.Repeat("one two three four five six seven eight nine ten ", 6))
@@ -172,7 +179,7 @@ func (s scenario) verdict(m measured) string {
 }
 
 func TestFailoverBench(t *testing.T) {
-	lines := []string{"| | Fault | " + strings.Join(setups[:], " | ") + " |", "|---|---|---|---|---|---|"}
+	lines := []string{"| | Fault | " + strings.Join(setups[:], " | ") + " |", "|---|---|---|---|---|---|---|"}
 	for _, s := range bench {
 		lines = append(lines, fmt.Sprintf("| %s | %s | %s |", s.id, s.title, strings.Join(s.want[:], " | ")))
 	}
@@ -181,11 +188,11 @@ func TestFailoverBench(t *testing.T) {
 		if s.faults == nil {
 			continue
 		}
-		for i, setup := range setups {
-			t.Run(s.id+" "+s.title+"/"+setup, func(t *testing.T) {
+		for i, name := range setups {
+			t.Run(s.id+" "+s.title+"/"+name, func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					if got := s.verdict(s.run(t, i >= 2, i%2 == 0)); got != s.want[i] {
+					if got := s.verdict(s.run(t, setup(i))); got != s.want[i] {
 						t.Errorf("%s, want %s", got, s.want[i])
 					}
 				})
@@ -196,10 +203,10 @@ func TestFailoverBench(t *testing.T) {
 
 // benchTown is a primary with faults and a spare: rows with and without the spare as a fallback. Who names a fallback can
 // afford less patience with the primary: its timeout is 10 s instead of 30.
-func benchTown(t *testing.T, fallback bool, handler func(script.Script) (http.Handler, *fake.Server), s script.Script) (l *town, primary, spare *fake.Server) {
+func benchTown(t *testing.T, u setup, handler func(script.Script) (http.Handler, *fake.Server), s script.Script) (l *town, primary, spare *fake.Server) {
 	e := &ether{}
 	silence := 30 * time.Second
-	if fallback {
+	if u.fallback() {
 		silence = 10 * time.Second
 	}
 	s.Reply = []script.Rule{{Text: benchText, ChunkDelay: 15 * time.Millisecond}}
@@ -208,8 +215,8 @@ func benchTown(t *testing.T, fallback bool, handler func(script.Script) (http.Ha
 	o, spare := e.member(t, "spare", "openai", silence, script.Script{Reply: []script.Rule{{Text: benchText}}})
 	l = openTown(t, e, []route.Member{m, o}, func(_ *gateway.Config, rc *route.Config) {
 		rc.Table.Models["asked"] = route.Entry{Target: route.Target{Provider: "primary", Model: "primary"}}
-		if fallback {
-			rc.Table.Models["asked"] = route.Entry{Target: route.Target{Provider: "primary", Model: "primary"}, Fallback: "spare"}
+		if u.fallback() {
+			rc.Table.Models["asked"] = route.Entry{Target: route.Target{Provider: "primary", Model: "primary"}, Fallback: "spare", Whole: u.heldBack()}
 			rc.Table.Models["spare"] = route.Entry{Target: route.Target{Provider: "spare", Model: "spare"}}
 		}
 	})
@@ -226,10 +233,10 @@ func steady(t *testing.T) func(script.Script) (http.Handler, *fake.Server) {
 	}
 }
 
-func (s scenario) run(t *testing.T, fallback, stream bool) measured {
-	l, primary, spare := benchTown(t, fallback, steady(t), script.Script{Faults: s.faults})
-	m := l.measure(t, stream)
-	m.fallback = fallback
+func (s scenario) run(t *testing.T, u setup) measured {
+	l, primary, spare := benchTown(t, u, steady(t), script.Script{Faults: s.faults})
+	m := l.measure(t, u.stream())
+	m.fallback = u.fallback()
 	for _, r := range primary.Requests() {
 		m.primary, m.times = m.primary+1, append(m.times, r.Time)
 	}
@@ -300,13 +307,13 @@ func TestFailoverBenchFlap(t *testing.T) {
 	if testing.Short() {
 		t.Skip("simulates minutes")
 	}
-	for i, setup := range setups {
-		t.Run(setup, func(t *testing.T) {
+	for i, name := range setups {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				const outage = 60 * time.Second
 				began := time.Now()
-				l, primary, _ := benchTown(t, i >= 2, func(s script.Script) (http.Handler, *fake.Server) {
+				l, primary, _ := benchTown(t, setup(i), func(s script.Script) (http.Handler, *fake.Server) {
 					up, primary := steady(t)(s)
 					s.Faults = []script.Fault{{Kind: script.Busy}}
 					down, _ := steady(t)(s)
@@ -322,7 +329,7 @@ func TestFailoverBenchFlap(t *testing.T) {
 				for n := range 20 {
 					time.Sleep(max(0, time.Duration(n)*4*time.Second-time.Since(began)))
 					sent := time.Since(began)
-					m := l.measure(t, i%2 == 0)
+					m := l.measure(t, setup(i).stream())
 					if m.took > 30*time.Second {
 						t.Errorf("request %d hung for %s", n, m.took)
 					}
@@ -338,7 +345,7 @@ func TestFailoverBenchFlap(t *testing.T) {
 						}
 					}
 				}
-				if i >= 2 && served != during {
+				if setup(i).fallback() && served != during {
 					t.Errorf("%d of %d were served while the primary was down", served, during)
 				}
 				back := primary.Requests()

@@ -19,28 +19,28 @@ func (c *call) tryEmbed(ctx context.Context, a *route.Attempt) error {
 		return c.passWhole(a, resp)
 	}
 	c.dialect = llm.None
-	e, ok := a.Provider.(llm.Embedder)
-	if !ok {
-		return invalid(a, "model: "+a.Target.Provider+" makes no embeddings; name a model of a provider that does")
-	}
 	req, inBase64, err := wire.ParseEmbedRequest(c.head.rewrite(c.body, a.Target.Model, false))
 	if err != nil {
 		return invalid(a, err.Error())
 	}
-	req.Purpose = "api"
-	out, err := e.Embed(ctx, req)
+	out, err := embed(ctx, a, req)
 	if err != nil {
 		return err
 	}
-	a.First()
-	a.Used(out.Usage)
-	a.Learn(out.Limits)
-	body := wire.AppendEmbeddings(nil, out, a.Target.Model, inBase64)
-	c.out.hurry()
-	c.out.begin(nil, int64(len(body)))
-	if err := c.out.write(body); err != nil {
-		return err
+	return c.answer(a, wire.AppendEmbeddings(nil, out, a.Target.Model, inBase64))
+}
+
+// embed has a's provider make the vectors of req.
+func embed(ctx context.Context, a *route.Attempt, req llm.EmbedRequest) (llm.Embeddings, error) {
+	e, ok := a.Provider.(llm.Embedder)
+	if !ok {
+		return llm.Embeddings{}, invalid(a, "model: "+a.Target.Provider+" makes no embeddings; name a model of a provider that does")
 	}
-	a.Finished()
-	return nil
+	req.Model, req.Purpose = a.Target.Model, "api"
+	out, err := e.Embed(ctx, req)
+	if err == nil {
+		a.Used(out.Usage)
+		a.Learn(out.Limits)
+	}
+	return out, err
 }

@@ -21,7 +21,7 @@ const maxHeld = 8 << 20
 
 func (c *call) tryChat(ctx context.Context, a *route.Attempt) error {
 	c.out.decideFor(a)
-	if f, ok := forwarder(a); ok {
+	if f, ok := forwarder(a); ok && c.tongue == openAI {
 		ask := c.head.stream && !c.head.usage && !tellsUsage(a.Provider)
 		resp, err := c.forward(ctx, a, f, ask)
 		if err != nil {

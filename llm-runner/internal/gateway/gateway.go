@@ -1,5 +1,5 @@
-// Package gateway is the door for programs that speak OpenAI's API: chat completions, embeddings and the list of models,
-// answered by whatever the router decides.
+// Package gateway is the door for programs that speak OpenAI's API (chat completions, embeddings and the list of models),
+// Anthropic's (messages) or Ollama's (chat, generate, embed and its lists), answered by whatever the router decides.
 //
 // Where the provider speaks the same dialect, bytes pass through untouched in both directions: unknown fields, key order,
 // white space and numbers stay as they are. There are three exceptions, each done by splicing bytes:
@@ -11,7 +11,11 @@
 //     is dropped, and a stream that breaks off gets an error event, no mark, and a closed connection, so that nobody can
 //     take half an answer for a whole one.
 //
-// Everything else (Ollama, Gemini, Anthropic, the notes) is translated by package wire.
+// A stream that is held back goes out in the same bytes, but only when the answer is whole: until then another target may
+// still answer.
+//
+// Everything else (Ollama, Gemini, Anthropic, the notes) is translated by package wire, and so is all that comes in by the doors of
+// Anthropic and Ollama: a tongue reads their requests and writes their answers.
 package gateway
 
 import (
@@ -78,20 +82,29 @@ func New(c Config) *Gateway {
 // ServeHTTP serves what Register registers.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) { g.mux.ServeHTTP(w, r) }
 
-// Register adds the gateway's paths to mux; all of them begin with /v1/.
+// Register adds the gateway's paths to mux: all below /v1/, and those of Ollama below /api/.
 func (g *Gateway) Register(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/chat/completions", g.chat)
 	mux.HandleFunc("POST /v1/embeddings", g.embed)
 	mux.HandleFunc("GET /v1/models", g.models)
 	mux.HandleFunc("GET /v1/models/{id...}", g.model)
+	mux.HandleFunc("POST /v1/messages", g.messages)
+	mux.HandleFunc("POST /v1/messages/count_tokens", g.countTokens)
+	mux.HandleFunc("POST /api/chat", g.ollamaChat)
+	mux.HandleFunc("POST /api/generate", g.ollamaGenerate)
+	mux.HandleFunc("POST /api/embed", g.ollamaEmbed)
+	mux.HandleFunc("POST /api/embeddings", g.ollamaEmbed)
+	mux.HandleFunc("GET /api/tags", g.ollamaTags)
+	mux.HandleFunc("POST /api/show", g.ollamaShow)
+	mux.HandleFunc("GET /api/version", g.ollamaVersion)
 	mux.HandleFunc("/v1/", g.unknown)
 }
 
 func (g *Gateway) unknown(w http.ResponseWriter, r *http.Request) {
 	p := &problem{status: http.StatusNotFound, Type: "invalid_request_error", Code: "unknown_url",
-		Message: fmt.Sprintf("there is no %s %s; there are POST /v1/chat/completions, POST /v1/embeddings and GET /v1/models", r.Method, r.URL.Path)}
+		Message: fmt.Sprintf("there is no %s %s; there are POST /v1/chat/completions, POST /v1/embeddings, POST /v1/messages and GET /v1/models", r.Method, r.URL.Path)}
 	switch r.URL.Path {
-	case "/v1/chat/completions", "/v1/embeddings":
+	case "/v1/chat/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens":
 		p.status, p.Code = http.StatusMethodNotAllowed, "method_not_allowed"
 		w.Header().Set("Allow", http.MethodPost)
 	}
@@ -106,18 +119,20 @@ type call struct {
 	gateway *Gateway
 	r       *http.Request
 	path    string // at the upstream
+	tongue  *tongue
 	ask     route.Ask
 	head    head
 	body    []byte
 	out     reply
 	watch   watch
 	wishes  wishes
+	pace    string      // of its stream, as the client says: live, whole, or "" as the row has it
 	failed  error       // why there was no whole answer
 	dialect llm.Dialect // of the last attempt's upstream, where its bytes are passed through
 }
 
 func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) {
-	c := &call{gateway: g, r: r, path: chatPath}
+	c := &call{gateway: g, r: r, path: chatPath, tongue: openAI}
 	defer c.trace("POST /v1" + chatPath)()
 	if !c.open(w) {
 		return
@@ -134,7 +149,7 @@ func (g *Gateway) chat(w http.ResponseWriter, r *http.Request) {
 }
 
 func (g *Gateway) embed(w http.ResponseWriter, r *http.Request) {
-	c := &call{gateway: g, r: r, path: "/embeddings"}
+	c := &call{gateway: g, r: r, path: "/embeddings", tongue: openAI}
 	defer c.trace("POST /v1/embeddings")()
 	if c.open(w) {
 		c.ask.Embeds = true
@@ -160,7 +175,7 @@ const maxCounted = 128 << 10
 
 // open reads the request and says whether there is something to answer; where there is not, the client has been told.
 func (c *call) open(w http.ResponseWriter) bool {
-	c.out = reply{w: w, control: http.NewResponseController(w), patience: c.gateway.Patience}
+	c.out = reply{w: w, control: http.NewResponseController(w), patience: c.gateway.Patience, tongue: c.tongue}
 	body, p := c.read()
 	if p == nil {
 		var err error
@@ -171,13 +186,18 @@ func (c *call) open(w http.ResponseWriter) bool {
 		}
 	}
 	if p != nil {
-		p.write(w)
+		c.refuse(p)
 		return false
 	}
 	c.ask = route.Ask{Model: c.head.model, Requires: c.r.Header.Get("X-Runner-Requires")}
 	c.ask.Cost = quota.Cost{Input: quota.Tokens(min(len(c.body), maxCounted)), Output: c.head.maxTokens}
 	c.ask.Project, _ = strconv.ParseBool(c.r.Header.Get("X-Runner-Project"))
-	return true
+	switch c.pace = c.r.Header.Get(streamHeader); c.pace {
+	case "", streamLive, streamWhole:
+		return true
+	}
+	c.refuse(badRequest(fmt.Sprintf("%s: %q is neither %s (word by word) nor %s (when the answer is whole)", streamHeader, c.pace, streamLive, streamWhole)))
+	return false
 }
 
 // run has the router answer and tells the client what became of it. The body has been read to its end by now: only then

@@ -13,6 +13,8 @@ import (
 type head struct {
 	model  string // "" none named
 	stream bool
+	// saysStream: stream stands there, and is not null.
+	saysStream bool
 	// maxTokens is how long the answer may get; 0 not said, or not as a number.
 	maxTokens int64
 	usage     bool // a stream's usage is asked for (stream_options.include_usage)
@@ -75,9 +77,11 @@ func (h *head) interpret(body []byte, streamAt span) error {
 		h.model = unquote(v[1 : len(v)-1])
 	}
 	switch v := streamAt.of(body); string(v) {
-	case "", "null", "false":
+	case "", "null":
+	case "false":
+		h.saysStream = true
 	case "true":
-		h.stream = true
+		h.stream, h.saysStream = true, true
 	default:
 		return errors.New("stream must be true or false")
 	}

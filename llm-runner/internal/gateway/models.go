@@ -24,7 +24,11 @@ func (g *Gateway) row(name string, e route.Entry) model {
 }
 
 // models lists the rows of the table in force, by name.
-func (g *Gateway) models(w http.ResponseWriter, _ *http.Request) {
+func (g *Gateway) models(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Anthropic-Version") != "" { // both APIs have this path
+		g.anthropicModels(w)
+		return
+	}
 	rows := g.Router.Table().Models
 	list := struct {
 		Object string  `json:"object"`

@@ -34,6 +34,7 @@ type problem struct {
 	retryAfter int         // seconds; 0: asking again does not help
 	header     http.Header // the upstream's; nil none
 	body       []byte      // the upstream's own error body; nil: ours
+	tongue     *tongue     // of the client; nil: OpenAI's
 }
 
 // unknownWait is the Retry-After in seconds where nobody knows when somebody is there again.
@@ -129,6 +130,12 @@ func (p *problem) wait(until, now time.Time) {
 // write sends the problem as the whole response.
 func (p *problem) write(w http.ResponseWriter) {
 	body := p.json()
+	if p.tongue != nil {
+		body = p.tongue.refuse(p)
+		if p.tongue.overloaded != 0 && p.Code == "overloaded" {
+			p.status = p.tongue.overloaded
+		}
+	}
 	h := w.Header()
 	passHeader(h, p.header)
 	h.Set("Content-Type", "application/json")

@@ -8,7 +8,6 @@ import (
 
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/route"
-	"home.arpa/lab/llm-runner/internal/sse"
 )
 
 // A reply is the response on its way to the client. While there is no answer yet, a timer may write comments beside the
@@ -17,6 +16,7 @@ type reply struct {
 	w        http.ResponseWriter
 	control  *http.ResponseController
 	patience time.Duration
+	tongue   *tongue
 	decided  bool // the client can be told who answers
 	hurried  time.Time
 	cut      bool // the client has been told of the failure, or cannot be told any more: the connection just ends
@@ -45,9 +45,9 @@ func (o *reply) decideFor(a *route.Attempt) {
 	o.decide(a.Target.Provider, a.Target.Model, a.Decision.Rule)
 }
 
-// keepAlive writes a comment whenever nothing has come for a while; see Config.KeepAlive.
+// keepAlive writes a comment, or what else the client takes for a sign of life, whenever nothing has come for a while; see Config.KeepAlive.
 func (o *reply) keepAlive(every time.Duration) {
-	if every <= 0 {
+	if every <= 0 || o.tongue.alive == "" {
 		return
 	}
 	o.mu.Lock()
@@ -60,7 +60,7 @@ func (o *reply) keepAlive(every time.Duration) {
 		}
 		o.hurry()
 		o.commitStream()
-		if o.write([]byte(": waiting\n\n")) == nil && o.flush() == nil {
+		if o.write([]byte(o.tongue.alive)) == nil && o.flush() == nil {
 			o.timer.Reset(every)
 		}
 	})
@@ -84,19 +84,22 @@ func (o *reply) commitStream() {
 	}
 	o.committed = true
 	h := o.w.Header()
-	h.Set("Content-Type", "text/event-stream; charset=utf-8")
+	h.Set("Content-Type", o.tongue.kind)
 	h.Set("Cache-Control", "no-cache")
 	h.Set("X-Accel-Buffering", "no") // nginx would collect tokens
 	o.w.WriteHeader(http.StatusOK)
 }
 
-// beginStream commits the response as a stream, with what the upstream's headers tell.
-func (o *reply) beginStream(upstream http.Header) {
+// beginStream commits the response as a stream, with what the upstream's headers tell, and begins a's answer.
+func (o *reply) beginStream(a *route.Attempt, upstream http.Header) error {
 	o.silence()
-	if !o.committed {
-		passHeader(o.w.Header(), upstream)
+	if o.committed {
+		o.hurry()
+		return o.name(a)
 	}
+	passHeader(o.w.Header(), upstream)
 	o.commitStream()
+	return nil
 }
 
 // begin commits the response as a whole body of length bytes; negative: not known.
@@ -147,13 +150,14 @@ func (o *reply) relax() {
 // latter case it does not return: the connection is cut, so that the stream has no proper end.
 func (o *reply) fail(p *problem) {
 	o.silence()
+	p.tongue = o.tongue
 	if !o.committed {
 		p.write(o.w)
 		return
 	}
 	if !o.cut {
 		p.body = nil // the words of an upstream are for its own status and headers
-		_ = sse.NewWriter(o.w).Data(p.json())
+		_ = o.write(o.tongue.last(p))
 		_ = o.flush()
 	}
 	panic(http.ErrAbortHandler)

@@ -30,6 +30,7 @@ type relay struct {
 	attempt *route.Attempt
 	resp    *http.Response
 	*buffers
+	store        // events that are held back
 	strip bool   // the chunk that tells usage alone is not the client's
 	begun bool   // the client has seen a part of this answer
 	early []byte // comments from before
@@ -38,7 +39,7 @@ type relay struct {
 // passStream passes a stream on, event by event. Until the first event with data the client sees nothing of it and
 // another target may still answer.
 func (c *call) passStream(a *route.Attempt, resp *http.Response, strip bool) error {
-	r := &relay{call: c, reply: &c.out, attempt: a, resp: resp, strip: strip}
+	r := &relay{call: c, reply: &c.out, attempt: a, resp: resp, strip: strip, store: store{back: c.heldBack(a)}}
 	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind != "text/event-stream" {
 		first, err := peek(resp.Body)
 		if err != nil {
@@ -160,11 +161,11 @@ func (r *relay) pass(ev sse.Event) (done bool, err error) {
 
 // send puts an event on its way to the client. It leaves before the next read from the upstream.
 func (r *relay) send(raw []byte) error {
-	if !r.begun {
-		r.begun = true
-		r.attempt.First()
-		r.reply.beginStream(r.resp.Header)
-		r.pending = append(r.pending, r.early...)
+	if r.keep(raw) {
+		return nil
+	}
+	if err := r.begin(); err != nil {
+		return err
 	}
 	if len(r.pending)+len(raw) > cap(r.pending) {
 		if err := r.drain(); err != nil {
@@ -178,6 +179,23 @@ func (r *relay) send(raw []byte) error {
 		}
 	}
 	r.pending = append(r.pending, raw...)
+	return nil
+}
+
+// begin shows the client the answer: from here on no other target may answer.
+func (r *relay) begin() error {
+	if r.begun {
+		return nil
+	}
+	r.begun = true
+	r.attempt.First()
+	if err := r.reply.beginStream(r.attempt, r.resp.Header); err != nil {
+		return err
+	}
+	r.pending = append(r.pending, r.early...)
+	if held := r.release(); len(held) > 0 {
+		return errors.Join(r.drain(), r.reply.write(held))
+	}
 	return nil
 }
 
@@ -199,6 +217,7 @@ func (r *relay) finish(raw []byte) error {
 	if !r.watch.whole() {
 		return r.broken(errors.New("ended the stream without a finish_reason"))
 	}
+	r.back = false
 	if err := r.send(raw); err != nil {
 		return err
 	}
@@ -232,7 +251,7 @@ func (r *relay) ended(err error) error {
 		return r.broken(e)
 	}
 	switch {
-	case errors.Is(err, io.EOF) && !r.begun:
+	case errors.Is(err, io.EOF) && !r.begun && len(r.kept) == 0:
 		err = errors.New("ended the stream before the answer began")
 	case errors.Is(err, io.EOF):
 		err = errors.New("ended the stream in the middle of the answer")
@@ -282,10 +301,9 @@ func (r *relay) answerWhole(kind string) error {
 	if err != nil {
 		return r.broken(err)
 	}
-	r.attempt.First()
 	r.attempt.Used(answer.Usage)
-	r.reply.beginStream(r.resp.Header)
 	s := r.newSpeaker(r.attempt, r.head.usage)
+	s.header = r.resp.Header
 	for _, ev := range events(answer) {
 		if err := s.say(ev); err != nil {
 			return err

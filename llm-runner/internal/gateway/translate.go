@@ -3,13 +3,11 @@ package gateway
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"time"
+	"net/http"
 
 	"home.arpa/lab/llm-runner/internal/llm"
-	"home.arpa/lab/llm-runner/internal/provider/openai/wire"
 	"home.arpa/lab/llm-runner/internal/route"
 )
 
@@ -71,19 +69,20 @@ func invalid(a *route.Attempt, message string) error {
 
 // translate has a provider of another dialect answer.
 func (c *call) translate(ctx context.Context, a *route.Attempt) error {
-	text := c.head.rewrite(c.body, a.Target.Model, false)
-	if err := refuseBeyond(text, a); err != nil {
-		return err
-	}
-	req, opts, err := wire.ParseRequest(text)
+	req, usage, err := c.tongue.request(c.head.rewrite(c.body, a.Target.Model, false), a)
 	if err != nil {
+		var told *llm.Error
+		if errors.As(err, &told) {
+			return err
+		}
 		return invalid(a, err.Error())
 	}
 	req.Purpose, req.Project, req.Requires = "api", c.ask.Project, c.ask.Requires
 	if !c.head.stream {
 		return c.translateWhole(ctx, a, req)
 	}
-	s := c.newSpeaker(a, opts.IncludeUsage)
+	s := c.newSpeaker(a, usage)
+	s.back = c.heldBack(a)
 	finished := false
 	for ev, err := range a.Provider.Stream(ctx, req) {
 		if err != nil {
@@ -93,13 +92,9 @@ func (c *call) translate(ctx context.Context, a *route.Attempt) error {
 		if ev.Usage != nil {
 			a.Used(*ev.Usage)
 		}
-		if !s.begun && !visible(ev) {
+		if !s.said && !visible(ev) {
 			s.usage(ev)
 			continue
-		}
-		if !s.begun {
-			a.First()
-			c.out.beginStream(nil)
 		}
 		if err := s.say(ev); err != nil {
 			return err
@@ -128,8 +123,12 @@ func (c *call) translateWhole(ctx context.Context, a *route.Attempt, req llm.Req
 	if answer.Finish == "" {
 		return c.unfinished(ctx, a)
 	}
+	return c.answer(a, c.tongue.whole(answer, a))
+}
+
+// answer sends an answer in one piece.
+func (c *call) answer(a *route.Attempt, body []byte) error {
 	a.First()
-	body := cite(wire.AppendResponse(nil, answer, meta(a)), answer.Citations)
 	c.out.hurry()
 	c.out.begin(nil, int64(len(body)))
 	if err := c.out.write(body); err != nil {
@@ -154,42 +153,44 @@ func visible(ev llm.Event) bool {
 	return ev.Text != "" || ev.Thinking != "" || ev.Call != nil || ev.Finish != "" || ev.Citations != nil
 }
 
-func meta(a *route.Attempt) wire.Meta {
-	return wire.Meta{ID: "chatcmpl-" + rand.Text(), Created: time.Now().Unix(), Model: a.Target.Model}
-}
-
-// A speaker writes events to the client as chunks of OpenAI's dialect.
+// A speaker writes events to the client as its door's tongue does.
 type speaker struct {
-	out       *reply
-	attempt   *route.Attempt
-	chunks    *wire.ChunkWriter
-	citations []llm.Citation
-	buf       [][]byte
-	begun     bool
+	out     *reply
+	attempt *route.Attempt
+	header  http.Header // of the upstream's response
+	scribe  scribe
+	buf     [][]byte
+	said    bool // something of the answer
+	begun   bool // the client has seen a part of it
+	store        // what is held back
 }
 
-func (c *call) newSpeaker(a *route.Attempt, includeUsage bool) *speaker {
-	return &speaker{out: &c.out, attempt: a, chunks: wire.NewChunkWriter(meta(a), includeUsage)}
+func (c *call) newSpeaker(a *route.Attempt, usage bool) *speaker {
+	return &speaker{out: &c.out, attempt: a, scribe: c.tongue.stream(a, usage)}
 }
 
 // usage takes what an invisible event tells.
-func (s *speaker) usage(ev llm.Event) { s.chunks.Append(nil, llm.Event{Usage: ev.Usage}) }
+func (s *speaker) usage(ev llm.Event) { s.scribe.Append(nil, llm.Event{Usage: ev.Usage}) }
 
-// say writes and flushes one event. Citations go into the chunk that says why the answer ended.
+// say writes and flushes one event, unless it is held back.
 func (s *speaker) say(ev llm.Event) error {
-	s.begun = true
-	s.citations = append(s.citations, ev.Citations...)
-	s.buf = s.chunks.Append(s.buf[:0], ev)
-	if ev.Finish != "" && len(s.buf) > 0 {
-		last := len(s.buf) - 1
-		s.buf[last] = cite(s.buf[last], s.citations)
+	if s.said = true; !s.back {
+		if err := s.begin(); err != nil {
+			return err
+		}
 	}
+	s.buf = s.scribe.Append(s.buf[:0], ev)
 	return s.send()
 }
 
 // finish ends the stream properly.
 func (s *speaker) finish() error {
-	s.buf = append(s.chunks.End(s.buf[:0]), []byte(wire.Done))
+	s.buf = s.scribe.End(s.buf[:0])
+	if s.back = false; len(s.buf) == 0 { // what was held back has to go out all the same
+		if err := errors.Join(s.begin(), s.out.flush()); err != nil {
+			return err
+		}
+	}
 	if err := s.send(); err != nil {
 		return err
 	}
@@ -197,20 +198,31 @@ func (s *speaker) finish() error {
 	return nil
 }
 
-var (
-	eventBegin = []byte("data: ")
-	eventEnd   = []byte("\n\n")
-)
+// begin shows the client the answer: from here on no other target may answer.
+func (s *speaker) begin() error {
+	if s.begun {
+		return nil
+	}
+	s.begun = true
+	s.attempt.First()
+	return errors.Join(s.out.beginStream(s.attempt, s.header), s.out.write(s.release()))
+}
 
 func (s *speaker) send() error {
 	if len(s.buf) == 0 {
 		return nil
 	}
 	s.out.hurry()
-	for _, chunk := range s.buf {
-		if err := errors.Join(s.out.write(eventBegin), s.out.write(chunk), s.out.write(eventEnd)); err != nil {
+	for _, piece := range s.buf {
+		if s.keep(piece) {
+			continue
+		}
+		if err := errors.Join(s.begin(), s.out.write(piece)); err != nil {
 			return err
 		}
+	}
+	if !s.begun {
+		return nil
 	}
 	return s.out.flush()
 }

@@ -173,3 +173,33 @@ func TestADeadProcessesJobsAreQueuedAgainAndItsLateAnswersAreNotTaken(t *testing
 		t.Errorf("%s, run %d, %q", got, done.Run, done.Answer)
 	}
 }
+
+// Against a PostgreSQL of this machine, with the times of a server at work.
+func TestAnIdleServiceOnPostgresBeginsAJobAtOnce(t *testing.T) {
+	enginetest.Served(t, &database)
+	beginsAtOnce(t)
+}
+
+func BenchmarkSubmitToStartOnPostgres(b *testing.B) {
+	enginetest.Served(b, &database)
+	BenchmarkSubmitToStart(b)
+}
+
+// What a service at rest asks of the server: transactions of its database, as the server counts them. A connection that is idle
+// tells its own after ten seconds at the latest.
+func BenchmarkAtRestOnPostgres(b *testing.B) {
+	enginetest.Served(b, &database)
+	s, _ := newService(b, echo)
+	count := func() (n float64) {
+		time.Sleep(12 * time.Second)
+		if err := s.db.Read().QueryRowContext(b.Context(), `SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()`).Scan(&n); err != nil {
+			b.Fatal(err)
+		}
+		return n
+	}
+	for b.Loop() {
+		began, since := count(), time.Now()
+		time.Sleep(20 * time.Second)
+		b.ReportMetric((count()-began)/time.Since(since).Seconds(), "transactions/s")
+	}
+}

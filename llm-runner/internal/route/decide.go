@@ -33,6 +33,8 @@ type Entry struct {
 	Target
 	Fallback string // the name of another row that may answer instead; "" none
 	Requires string // the provider that must answer, whatever the caller says; "" none
+	// Whole says that a stream goes out when its answer is whole, so that the fallback can still answer for one that breaks.
+	Whole bool
 }
 
 // An Ask is what a caller wants of the router.
@@ -77,6 +79,7 @@ type Decision struct {
 	Rule    string   `json:"rule"`
 	Why     string   `json:"why"`
 	Hold    *Hold    `json:"hold,omitempty"`
+	Whole   bool     `json:"whole,omitempty"` // the row has its streams go out when their answers are whole
 
 	passed []Hold // why those of the row before and between Targets cannot answer now; where RuleFallback, the first is the row's own
 }
@@ -110,6 +113,7 @@ func Decide(t *Table, ask Ask, ready func(Target) Readiness) Decision {
 	row, known := t.row(ask.Model)
 	switch {
 	case known:
+		d.Whole = row.Whole
 		d.Rule, d.Why, row.Target = t.pick(ask, row)
 		if p := t.insists(ask); p != "" && !t.Cloud[row.Provider] && t.Models[row.Fallback].Provider != p {
 			row.Fallback = "" // the caller's own wish outranks what the table would do instead

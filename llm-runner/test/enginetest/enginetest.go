@@ -48,12 +48,24 @@ func on(d *db.DB, c engine.Config) (*engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.Tell, c.Hear = d.Tell, d.Hear
 	return engine.OpenShared(ctx, handle, pool, d.Worker(), d.Worker(), c)
 }
 
 // OnPostgres has open, until the test ends, open databases of one PostgreSQL server, one for each path. Each call is one more process on it, that
 // hears the others until its own test ends.
-func OnPostgres(t *testing.T, open *Opener) {
+func OnPostgres(t testing.TB, open *Opener) {
+	t.Helper()
+	onPostgres(t, open, 20*time.Millisecond)
+}
+
+// Served is OnPostgres with the times of a server at work, for those who measure.
+func Served(t testing.TB, open *Opener) {
+	t.Helper()
+	onPostgres(t, open, 0)
+}
+
+func onPostgres(t testing.TB, open *Opener, poll time.Duration) {
 	t.Helper()
 	server, before, urls := postgrestest.Start(t), *open, map[string]string{}
 	*open = func(t testing.TB, path string, c engine.Config) (*db.DB, *engine.Engine) {
@@ -72,7 +84,7 @@ func OnPostgres(t *testing.T, open *Opener) {
 			stop()
 			listening.Wait()
 		})
-		c.Poll = 20 * time.Millisecond
+		c.Poll = poll
 		return d, On(t, d, c)
 	}
 	t.Cleanup(func() { *open = before })

@@ -57,24 +57,30 @@ type told struct {
 // client runs one case of the official OpenAI client against the runner.
 func (r *runner) client(t *testing.T, name string) (g got) {
 	t.Helper()
+	return r.official(t, "client.mjs", name)
+}
+
+// official runs one case of a script with official clients against the runner.
+func (r *runner) official(t *testing.T, script, name string) (g got) {
+	t.Helper()
 	_, noNode := exec.LookPath("node")
 	_, noClient := os.Stat(filepath.Join("node", "node_modules", "openai"))
 	if noNode != nil || noClient != nil {
-		needs.Missing(t, "needs Node and the OpenAI client: run llm-runner/test/setup.sh once")
+		needs.Missing(t, "needs Node and the official clients: run llm-runner/test/setup.sh once")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
-	node := exec.CommandContext(ctx, "node", "client.mjs", name)
+	node := exec.CommandContext(ctx, "node", script, name)
 	node.Dir = "node"
-	node.Env = append(os.Environ(), "OPENAI_BASE_URL="+r.url+"/v1", "OPENAI_API_KEY=unused")
+	node.Env = append(os.Environ(), "OPENAI_BASE_URL="+r.url+"/v1", "OPENAI_API_KEY=unused", "RUNNER_URL="+r.url)
 	var stderr bytes.Buffer
 	node.Stderr = &stderr
 	out, err := node.Output()
 	if err != nil {
-		t.Fatalf("client.mjs %s: %v\n%s", name, err, &stderr)
+		t.Fatalf("%s %s: %v\n%s", script, name, err, &stderr)
 	}
 	if err := json.Unmarshal(out, &g); err != nil {
-		t.Fatalf("client.mjs %s printed %s: %v", name, out, err)
+		t.Fatalf("%s %s printed %s: %v", script, name, out, err)
 	}
 	return g
 }

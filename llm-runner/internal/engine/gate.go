@@ -1,0 +1,78 @@
+package engine
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// topic is what processes that share a database tell each other when a task may begin.
+const topic = "task"
+
+// look is in each query with which DBOS looks whether its queue has anything (GetQueuePartitions of DBOS 1.8.0), and in no other.
+const look = "WITH RECURSIVE partitions"
+
+// A gate stands before the queries of DBOS. DBOS looks at its queue, sleeps, and looks again, and nothing can wake it. So it
+// is told to sleep for pollAlone only, and what is left until a look is due it waits here, where it can be woken: at rest the
+// database is asked no more often than every so long, and a task that starts is seen at once, or after pollAlone. Were a later
+// DBOS to look otherwise, it would do so every pollAlone.
+type gate struct {
+	every time.Duration
+	woken chan struct{} // holds one: nobody looks twice for two tasks that started together
+
+	mu    sync.Mutex
+	last  time.Time // of the last look
+	looks int
+}
+
+func newGate(every time.Duration) *gate {
+	return &gate{every: every, woken: make(chan struct{}, 1)}
+}
+
+// wake has the queue be looked at now.
+func (g *gate) wake() {
+	select {
+	case g.woken <- struct{}{}:
+	default:
+	}
+}
+
+// pool opens a pool like p whose queries pass the gate, and closes p.
+func (g *gate) pool(ctx context.Context, p *pgxpool.Pool) (*pgxpool.Pool, error) {
+	config := p.Config()
+	config.ConnConfig.Tracer = g
+	p.Close()
+	return pgxpool.NewWithConfig(ctx, config)
+}
+
+// TraceQueryStart implements pgx.QueryTracer: pgx calls it before it sends a query, and waits for it.
+func (g *gate) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if strings.Contains(data.SQL, look) {
+		g.pass(ctx)
+	}
+	return ctx
+}
+
+// TraceQueryEnd implements pgx.QueryTracer.
+func (g *gate) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// pass waits until a look is due, or worth it, or ctx ends.
+func (g *gate) pass(ctx context.Context) {
+	g.mu.Lock()
+	due := time.NewTimer(g.every - time.Since(g.last))
+	g.mu.Unlock()
+	defer due.Stop()
+	select {
+	case <-g.woken:
+	case <-due.C:
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	g.last = time.Now()
+	g.looks++
+	g.mu.Unlock()
+}
