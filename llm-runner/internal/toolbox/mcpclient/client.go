@@ -6,6 +6,7 @@ package mcpclient
 import (
 	"cmp"
 	"context"
+	"crypto"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,9 +34,16 @@ type ServerConfig struct {
 	Env     map[string]string // for the program, beside PATH, HOME, LANG and TMPDIR
 	URL     string
 	Headers map[string]string // sent with every request
-	OAuth   bool              // a person logs in once
+	OAuth   bool              // a person logs in once, or Grant says how it goes without
+	Grant   string            // GrantCode, GrantClient, GrantWorkload, GrantEnterprise
+	// Issuer is who gives the tokens, as a URL, and nobody else is asked for one; "" whoever the server names.
+	Issuer string
 	// ClientID and ClientSecret are how the server knows this program, where it was registered there by hand; "" it registers itself.
 	ClientID, ClientSecret string
+	ClientKey              crypto.Signer // instead of a secret, without a person; nil there is none
+	TokenFile              string        // path of the JWT that says who we are, for GrantWorkload and GrantEnterprise; read anew each time
+	IDP                    IDP           // for GrantEnterprise
+	DPoP                   bool          // tokens are bound to a key of ours, and others are refused
 	// Metadata is the https URL of a client ID metadata document that describes this program; "" there is none.
 	Metadata string
 }
@@ -384,7 +392,22 @@ func (s *server) transport() (mcp.Transport, time.Duration, error) {
 	if !s.c.OAuth {
 		return t, connectTime, nil
 	}
-	handler, err := s.oauth()
+	tokens := &http.Client{Timeout: connectTime}
+	if s.c.DPoP {
+		key, err := s.bindingKey()
+		if err != nil {
+			return nil, 0, err
+		}
+		tokens.Transport = &proving{next: http.DefaultTransport, key: key}
+		t.HTTPClient.Transport = &proving{next: t.HTTPClient.Transport, key: key, resource: true}
+	}
+	if s.c.Grant != GrantCode {
+		stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // what proves who we are goes nowhere else
+		tokens.CheckRedirect = stay
+		t.OAuthHandler = &granter{c: s.c, client: tokens, plain: &http.Client{Timeout: connectTime, CheckRedirect: stay}}
+		return t, connectTime, nil
+	}
+	handler, err := s.oauth(tokens)
 	if err != nil {
 		return nil, 0, err
 	}
