@@ -55,7 +55,7 @@ type answer struct {
 }
 
 // ask begins to ask the lane of meaning, beside the words. The function that it returns waits for the answer.
-func (s *search) ask(ctx context.Context, lane, text string, f Filter) func() answer {
+func (s *search) ask(ctx context.Context, lane, text string) func() answer {
 	if lane == Words || lane == "" && s.lib.mind == nil {
 		return func() answer { return answer{} }
 	}
@@ -71,7 +71,7 @@ func (s *search) ask(ctx context.Context, lane, text string, f Filter) func() an
 		var found []near
 		cut := 0
 		if err == nil {
-			found, cut, err = s.lib.mind.nearest(ctx, text, f, s.keeps(), names, s.depth)
+			found, cut, err = s.lib.mind.nearest(ctx, text, s.kept, s.keeps(), names, s.depth)
 		}
 		a := answer{found, cut, Lane{Name: Vector, Found: len(found), MS: millis(began)}, err}
 		if err != nil {
@@ -92,11 +92,11 @@ const fewNames = 500
 
 // names returns the documents that count, where there are few; nil where there are many or no filter is set.
 func (s *search) names(ctx context.Context) ([]string, error) {
-	if s.keep == nil || len(s.kept) > fewNames {
+	if s.kept == nil || len(s.kept.notes) > fewNames {
 		return nil, nil
 	}
-	notes := make([]uint32, 0, len(s.kept))
-	for n := range s.kept {
+	notes := make([]uint32, 0, len(s.kept.notes))
+	for n := range s.kept.notes {
 		notes = append(notes, n)
 	}
 	if len(notes) == 0 {

@@ -29,12 +29,16 @@ var ErrNoModel = errors.New("no model makes vectors")
 var errNoMeaning = errors.New("nothing has vectors yet: name a model that makes them in library.embed, or give it time")
 
 // nearest returns the n passages of the collections that are nearest to text, best first, of those that keep lets through, and how many it
-// met that keep does not.
-func (m *mind) nearest(ctx context.Context, text string, f Filter, keep func(passage int64) bool, names []string, n int) (found []near, cut int, err error) {
+// met that keep does not. k is the filter; nil there is none.
+func (m *mind) nearest(ctx context.Context, text string, k *keeping, keep func(passage int64) bool, names []string, n int) (found []near, cut int, err error) {
 	if m == nil {
 		return nil, 0, errNoMeaning
 	}
-	all, err := m.servingAll(ctx, f.Collection)
+	collection := ""
+	if k != nil {
+		collection = k.Collection
+	}
+	all, err := m.servingAll(ctx, collection)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -43,7 +47,7 @@ func (m *mind) nearest(ctx context.Context, text string, f Filter, keep func(pas
 		if err != nil {
 			return nil, 0, err
 		}
-		hits, left, err := s.query(ctx, v, f, keep, names, n)
+		hits, left, err := s.query(ctx, v, k, keep, names, n)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -56,18 +60,19 @@ func (m *mind) nearest(ctx context.Context, text string, f Filter, keep func(pas
 	return found[:min(n, len(found))], cut, nil
 }
 
-// Where a store cannot be told which passages count, so many times as many are asked for, and more and more until enough of them count, up to
-// the last.
+// Where a store cannot be asked for each passage, so many times as many are asked for, and more and more until enough of them count, up to the
+// last. A store that knows the whole filter gives too many only of what was changed just now.
 const (
-	overfetch    = 10
-	overfetchMax = 160
+	overfetchWhole = 2
+	overfetch      = 10
+	overfetchMax   = 160
 )
 
 // byFilter is why passages are cut that a store gave though the filter leaves them out.
 const byFilter = "near in meaning, but left out by the filter"
 
 // query asks one collection. names are the documents that count, where there are few; nil all do, as far as keep lets them through.
-func (s serving) query(ctx context.Context, v []float32, f Filter, keep func(int64) bool, names []string, n int) (hits []vector.Hit, cut int, err error) {
+func (s serving) query(ctx context.Context, v []float32, k *keeping, keep func(int64) bool, names []string, n int) (hits []vector.Hit, cut int, err error) {
 	q := vector.Query{Vector: v, Limit: n, Filter: vector.Filter{Names: names}}
 	if keep == nil || names != nil {
 		hits, err = s.Query(ctx, q)
@@ -77,8 +82,12 @@ func (s serving) query(ctx context.Context, v []float32, f Filter, keep func(int
 		hits, err = x.QueryIDs(ctx, q, func(id uint64) bool { return keep(int64(id)) })
 		return hits, 0, err
 	}
-	q.Filter = f.stored()
-	for more := overfetch; ; more *= 4 {
+	var whole bool
+	more := overfetch
+	if q.Filter, whole = k.stored(); whole {
+		more = overfetchWhole
+	}
+	for ; ; more *= 4 {
 		q.Limit = more * n
 		if hits, err = s.Query(ctx, q); err != nil {
 			return nil, 0, err
@@ -89,26 +98,6 @@ func (s serving) query(ctx context.Context, v []float32, f Filter, keep func(int
 			return hits[:min(n, len(hits))], cut, nil
 		}
 	}
-}
-
-// stored is as much of f as a store of vectors can be told. A tag stands for those below it too, and a path may be any part of one: those
-// are for who knows the notes.
-func (f Filter) stored() (s vector.Filter) {
-	if f.Type != "" {
-		s.Types = []string{f.Type}
-	}
-	s.After, s.Before = dayOf(f.After), dayOf(f.Before)
-	return s
-}
-
-// dayOf returns the first day of YYYY, YYYY-MM or YYYY-MM-DD; the zero time where that is none.
-func dayOf(date string) time.Time {
-	for _, layout := range []string{"2006", "2006-01", time.DateOnly} {
-		if t, err := time.Parse(layout, date); err == nil {
-			return t
-		}
-	}
-	return time.Time{}
 }
 
 // servingAll returns the collections that answer; "" all of them.

@@ -139,13 +139,12 @@ func (l *Library) find(ctx context.Context, r Request) (_ *search, result Result
 	s := &search{lib: l, index: l.words.Load(), query: q, depth: max(candidates, 3*r.Limit), hits: map[int64]*Hit{}, began: time.Now()}
 	s.query.weigh(s.index)
 	if !filter.empty() {
-		keep, err := kept(ctx, l.db, filter)
-		if err != nil {
+		if s.kept, err = kept(ctx, l.db, filter); err != nil {
 			return nil, Result{}, err
 		}
-		s.keep, s.kept = func(note uint32) bool { return keep[note] }, keep
+		s.keep = func(note uint32) bool { return s.kept.notes[note] }
 	}
-	ask := s.ask(ctx, r.Lane, strings.TrimSpace(text), filter)
+	ask := s.ask(ctx, r.Lane, strings.TrimSpace(text))
 	if r.Lane != Vector {
 		if err := s.run(ctx, r.Limit); err != nil {
 			return nil, Result{}, err
@@ -186,7 +185,7 @@ type search struct {
 	index *index
 	query query
 	keep  func(note uint32) bool // nil: every note
-	kept  map[uint32]bool        // what keep looks into
+	kept  *keeping               // what keep looks into
 	depth int
 	hits  map[int64]*Hit // by passage
 

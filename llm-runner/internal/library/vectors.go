@@ -321,7 +321,7 @@ func (w *work) put(ctx context.Context, notes []meantNote) error {
 	}
 	entries := make([]vector.Entry, len(notes))
 	for i, n := range notes {
-		entries[i] = vector.Entry{Document: vector.Document{Name: n.path, Type: n.kind, Tags: strings.Fields(n.tags), Modified: n.modified()}}
+		entries[i] = vector.Entry{Document: vector.Document{Name: n.path, Type: n.kind, Tags: trimmed(strings.Split(n.tags, "\n")), Modified: n.modified()}}
 		cut, lost, why := 0, 0, ""
 		for _, p := range n.passages {
 			v, text := vectors[0], texts[0]

@@ -126,7 +126,7 @@ func TestWordsAndMeaningAreSearchedApartAndTogether(t *testing.T) {
 	}{
 		{"words", qdrant.Question{Query: vector.Query{Limit: 5}, Words: qdrant.Ask([]string{"boat"})}, []uint64{3, 1}},
 		{"a rare word outweighs a frequent one", qdrant.Question{Query: vector.Query{Limit: 1}, Words: qdrant.Ask([]string{"the", "ship"})}, []uint64{2}},
-		{"words with a filter", qdrant.Question{Query: vector.Query{Limit: 5, Filter: vector.Filter{Tags: []string{"x"}}}, Words: qdrant.Ask([]string{"boat"})}, []uint64{3}},
+		{"words with a filter", qdrant.Question{Query: vector.Query{Limit: 5, Filter: vector.Filter{Tags: [][]string{{"x"}}}}, Words: qdrant.Ask([]string{"boat"})}, []uint64{3}},
 		{"meaning", qdrant.Question{Query: vector.Query{Vector: []float32{1, 0, 0, 0}, Limit: 2}}, []uint64{2, 1}},
 		{"both", qdrant.Question{Query: vector.Query{Vector: []float32{1, 0.1, 0, 0}, Limit: 1}, Words: qdrant.Ask([]string{"blue", "boat"})}, []uint64{1}},
 		{"a word that nobody used", qdrant.Question{Query: vector.Query{Limit: 5}, Words: qdrant.Ask([]string{"xyzzy"})}, nil},

@@ -148,29 +148,30 @@ type Query struct {
 
 // A Filter lets documents through that fulfil all of its conditions; the zero value lets all through.
 type Filter struct {
-	Names  []string // any of them; empty: all
-	Folder string   // the name is below it: "work/2026" has "work/2026/a.md"
-	Types  []string // any of them
-	Tags   []string // all of them, as they are written
-	After  time.Time
-	Before time.Time // of Modified: After <= Modified < Before; the zero time is no bound
+	Names   []string   // the name is one of these,
+	Folders []string   // or below one of these: "work/2026" has "work/2026/a.md"; both empty: all
+	Types   []string   // any of them
+	Tags    [][]string // of each list any of them, as they are written
+	After   time.Time
+	Before  time.Time // of Modified: After <= Modified < Before; the zero time is no bound
 }
 
 // Empty says that f lets everything through.
 func (f Filter) Empty() bool {
-	return len(f.Names)+len(f.Types)+len(f.Tags)+len(f.Folder) == 0 && f.After.IsZero() && f.Before.IsZero()
+	return len(f.Names)+len(f.Folders)+len(f.Types)+len(f.Tags) == 0 && f.After.IsZero() && f.Before.IsZero()
 }
 
 // Match says whether f lets d through. A document without a time is outside of every bound.
 func (f Filter) Match(d Document) bool {
-	if len(f.Names) > 0 && !slices.Contains(f.Names, d.Name) || len(f.Types) > 0 && !slices.Contains(f.Types, d.Type) {
+	below := func(folder string) bool { return strings.HasPrefix(d.Name, strings.TrimSuffix(folder, "/")+"/") }
+	if len(f.Names)+len(f.Folders) > 0 && !slices.Contains(f.Names, d.Name) && !slices.ContainsFunc(f.Folders, below) {
 		return false
 	}
-	if f.Folder != "" && !strings.HasPrefix(d.Name, strings.TrimSuffix(f.Folder, "/")+"/") {
+	if len(f.Types) > 0 && !slices.Contains(f.Types, d.Type) {
 		return false
 	}
-	for _, t := range f.Tags {
-		if !slices.Contains(d.Tags, t) {
+	for _, list := range f.Tags {
+		if !slices.ContainsFunc(list, func(t string) bool { return slices.Contains(d.Tags, t) }) {
 			return false
 		}
 	}

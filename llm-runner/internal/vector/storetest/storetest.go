@@ -207,16 +207,21 @@ func filters(t *testing.T, s *store) {
 	}{
 		{"none", vector.Filter{}, []uint64{1, 2, 3, 4, 5}},
 		{"names", vector.Filter{Names: []string{"d.pdf", "work/a.md", "not there"}}, []uint64{1, 4}},
-		{"a folder", vector.Filter{Folder: "work"}, []uint64{1, 2}},
-		{"a folder with a slash", vector.Filter{Folder: "work/deep/"}, []uint64{2}},
+		{"a folder", vector.Filter{Folders: []string{"work"}}, []uint64{1, 2}},
+		{"a folder with a slash", vector.Filter{Folders: []string{"work/deep/"}}, []uint64{2}},
 		{"types", vector.Filter{Types: []string{"pdf", "page"}}, []uint64{4}},
-		{"a tag is not its parent", vector.Filter{Tags: []string{"x"}}, []uint64{1, 2}},
-		{"two tags", vector.Filter{Tags: []string{"y", "x"}}, []uint64{2}},
+		{"a tag is not its parent", vector.Filter{Tags: [][]string{{"x"}}}, []uint64{1, 2}},
+		{"two tags", vector.Filter{Tags: [][]string{{"y"}, {"x"}}}, []uint64{2}},
+		{"a tag or another one", vector.Filter{Tags: [][]string{{"x", "x/sub", "not there"}}}, []uint64{1, 2, 5}},
+		{"two tags or others", vector.Filter{Tags: [][]string{{"x/sub", "x"}, {"z", "y"}}}, []uint64{2}},
+		{"folders", vector.Filter{Folders: []string{"workshop", "not there", "work/deep"}}, []uint64{2, 3}},
+		{"a name or a folder", vector.Filter{Names: []string{"d.pdf", "not there"}, Folders: []string{"work/deep"}}, []uint64{2, 4}},
+		{"a name or a folder, and a type", vector.Filter{Names: []string{"d.pdf"}, Folders: []string{"work"}, Types: []string{"note"}}, []uint64{1, 2}},
 		{"after", vector.Filter{After: day(2)}, []uint64{2, 3, 4}},
 		{"before", vector.Filter{Before: day(2)}, []uint64{1}},
 		{"between", vector.Filter{After: day(2), Before: day(4)}, []uint64{2, 3}},
-		{"all at once", vector.Filter{Folder: "work", Types: []string{"note"}, Tags: []string{"x"}, After: day(2)}, []uint64{2}},
-		{"nothing", vector.Filter{Folder: "wor"}, []uint64{}},
+		{"all at once", vector.Filter{Folders: []string{"work"}, Types: []string{"note"}, Tags: [][]string{{"x"}}, After: day(2)}, []uint64{2}},
+		{"nothing", vector.Filter{Folders: []string{"wor"}}, []uint64{}},
 	} {
 		if got := query(t, c, vector.Query{Vector: east, Limit: 10, Filter: test.f}); !slices.Equal(got, test.want) {
 			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
