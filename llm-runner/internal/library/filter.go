@@ -79,6 +79,14 @@ func newKeeping(f Filter) *keeping {
 	return k
 }
 
+// collection is the only one in question; "" all are.
+func (k *keeping) collection() string {
+	if k == nil {
+		return ""
+	}
+	return k.Collection
+}
+
 // add keeps a note that the database let through, if the parts of its path do too. tags are as foldTags wrote them.
 func (k *keeping) add(note uint32, path, tags string) {
 	if len(k.parts) > 0 && !k.holds(path) { // SQLite knows of no letters but A to Z

@@ -18,7 +18,7 @@ type Result struct {
 
 // A Lane is one way by which passages were sought.
 type Lane struct {
-	Name  string  `json:"name"`  // Words or Vector
+	Name  string  `json:"name"`  // Words, Vector or Sparse
 	Found int     `json:"found"` // passages
 	MS    float64 `json:"ms"`
 	Says  string  `json:"says,omitempty"` // why it found nothing
@@ -70,10 +70,17 @@ func (s *search) ask(ctx context.Context, lane, text string) func() answer {
 		names, err := s.names(ctx)
 		var found []near
 		cut := 0
-		if err == nil {
+		switch {
+		case err != nil:
+		case lane == Sparse:
+			found, cut, err = s.lib.mind.worded(ctx, stems(text, languageOf(text)), s.kept, s.keeps(), names, s.depth)
+		default:
 			found, cut, err = s.lib.mind.nearest(ctx, text, s.kept, s.keeps(), names, s.depth)
 		}
 		a := answer{found, cut, Lane{Name: Vector, Found: len(found), MS: millis(began)}, err}
+		if lane == Sparse {
+			a.lane.Name = Sparse
+		}
 		if err != nil {
 			a.lane.Says = err.Error()
 			if errors.Is(err, context.DeadlineExceeded) {
@@ -137,7 +144,7 @@ func (s *search) join(ctx context.Context, r Request, ask func() answer) ([]Hit,
 	for i := range words {
 		words[i].words = Place{i + 1, words[i].Score}
 	}
-	if r.Lane != Vector {
+	if r.Lane != Vector && r.Lane != Sparse {
 		s.result.Lanes = append(s.result.Lanes, Lane{Name: Words, Found: len(words), MS: millis(s.began)})
 	}
 	a := ask()

@@ -34,11 +34,7 @@ func (m *mind) nearest(ctx context.Context, text string, k *keeping, keep func(p
 	if m == nil {
 		return nil, 0, errNoMeaning
 	}
-	collection := ""
-	if k != nil {
-		collection = k.Collection
-	}
-	all, err := m.servingAll(ctx, collection)
+	all, err := m.servingAll(ctx, k.collection())
 	if err != nil {
 		return nil, 0, err
 	}
@@ -47,7 +43,7 @@ func (m *mind) nearest(ctx context.Context, text string, k *keeping, keep func(p
 		if err != nil {
 			return nil, 0, err
 		}
-		hits, left, err := s.query(ctx, v, k, keep, names, n)
+		hits, left, err := s.query(ctx, vector.Question{Query: vector.Query{Vector: v}}, k, keep, names, n)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -56,8 +52,44 @@ func (m *mind) nearest(ctx context.Context, text string, k *keeping, keep func(p
 			found = append(found, near{int64(h.ID), float64(h.Score), s.trust})
 		}
 	}
+	return nearestFirst(found, n), cut, nil
+}
+
+func nearestFirst(found []near, n int) []near {
 	slices.SortFunc(found, func(a, b near) int { return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.id, b.id)) })
-	return found[:min(n, len(found))], cut, nil
+	return found[:min(n, len(found))]
+}
+
+// errNoWords says that a store finds by vectors only.
+var errNoWords = errors.New("the store of vectors has no lane of words: library.store: qdrant has one")
+
+// worded is nearest by the store's own lane of words. Scores of several collections are put together as they are, though a word that is rare
+// in one may be frequent in another.
+func (m *mind) worded(ctx context.Context, stems []string, k *keeping, keep func(passage int64) bool, names []string, n int) (found []near, cut int, err error) {
+	if m == nil {
+		return nil, 0, errNoMeaning
+	}
+	if m.Asked == nil {
+		return nil, 0, errNoWords
+	}
+	all, err := m.servingAll(ctx, k.collection())
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, s := range all {
+		if _, ok := s.Collection.(vector.Worded); !ok {
+			return nil, 0, errNoWords
+		}
+		hits, left, err := s.query(ctx, vector.Question{Words: m.Asked(stems)}, k, keep, names, n)
+		if err != nil {
+			return nil, 0, err
+		}
+		cut += left
+		for _, h := range hits {
+			found = append(found, near{int64(h.ID), float64(h.Score), s.trust})
+		}
+	}
+	return nearestFirst(found, n), cut, nil
 }
 
 // Where a store cannot be asked for each passage, so many times as many are asked for, and more and more until enough of them count, up to the
@@ -72,14 +104,20 @@ const (
 const byFilter = "near in meaning, but left out by the filter"
 
 // query asks one collection. names are the documents that count, where there are few; nil all do, as far as keep lets them through.
-func (s serving) query(ctx context.Context, v []float32, k *keeping, keep func(int64) bool, names []string, n int) (hits []vector.Hit, cut int, err error) {
-	q := vector.Query{Vector: v, Limit: n, Filter: vector.Filter{Names: names}}
+func (s serving) query(ctx context.Context, q vector.Question, k *keeping, keep func(int64) bool, names []string, n int) (hits []vector.Hit, cut int, err error) {
+	ask := func() ([]vector.Hit, error) {
+		if c, ok := s.Collection.(vector.Worded); ok {
+			return c.Search(ctx, q)
+		}
+		return s.Query(ctx, q.Query)
+	}
+	q.Limit, q.Filter = n, vector.Filter{Names: names}
 	if keep == nil || names != nil {
-		hits, err = s.Query(ctx, q)
+		hits, err = ask()
 		return hits, 0, err
 	}
 	if x, ok := s.Collection.(*vector.Index); ok {
-		hits, err = x.QueryIDs(ctx, q, func(id uint64) bool { return keep(int64(id)) })
+		hits, err = x.QueryIDs(ctx, q.Query, func(id uint64) bool { return keep(int64(id)) })
 		return hits, 0, err
 	}
 	var whole bool
@@ -89,7 +127,7 @@ func (s serving) query(ctx context.Context, v []float32, k *keeping, keep func(i
 	}
 	for ; ; more *= 4 {
 		q.Limit = more * n
-		if hits, err = s.Query(ctx, q); err != nil {
+		if hits, err = ask(); err != nil {
 			return nil, 0, err
 		}
 		got := len(hits)

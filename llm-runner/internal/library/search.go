@@ -71,7 +71,7 @@ type Request struct {
 	Filter Filter
 	Notes  bool // of each note its best passage only
 	// Lane is Words, Vector or Hybrid: the latter wait for the model's answer, and fail where there is none. "" is Hybrid as far as that
-	// answers in time, and Words where it does not.
+	// answers in time, and Words where it does not. Sparse asks the words of the store of vectors instead of the index, and no model.
 	Lane string
 	// Rerank has the model that Library.Rerank named, if any, order the best passages: that takes as long as a short answer of it.
 	Rerank bool
@@ -145,7 +145,7 @@ func (l *Library) find(ctx context.Context, r Request) (_ *search, result Result
 		s.keep = func(note uint32) bool { return s.kept.notes[note] }
 	}
 	ask := s.ask(ctx, r.Lane, strings.TrimSpace(text))
-	if r.Lane != Vector {
+	if r.Lane != Vector && r.Lane != Sparse {
 		if err := s.run(ctx, r.Limit); err != nil {
 			return nil, Result{}, err
 		}

@@ -335,7 +335,7 @@ func (w *work) put(ctx context.Context, notes []meantNote) error {
 			}
 			point := vector.Point{ID: uint64(p.id), Vector: v.Values}
 			if w.Words != nil {
-				point.Words = w.Words(stems(p.body, languageOf(p.body)), average)
+				point.Words = w.Words(stems(text, languageOf(text)), average)
 			}
 			entries[i].Points = append(entries[i].Points, point)
 		}

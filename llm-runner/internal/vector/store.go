@@ -123,8 +123,7 @@ type Document struct {
 type Point struct {
 	ID     uint64
 	Vector []float32
-	// Words are what Qdrant's lane of words sees; Local has no such lane, the library's own index is it.
-	Words Words
+	Words  Words // for a Worded collection; others do not keep them
 }
 
 // Words are counted terms: terms of any numbers, ascending, each with its weight.
@@ -144,6 +143,19 @@ type Query struct {
 	Vector []float32
 	Limit  int
 	Filter Filter
+}
+
+// A Worded is a Collection that also finds points by their words.
+type Worded interface {
+	Collection
+	// Search returns the points that answer a Question best, best first. Points that have none of its words are not found by words.
+	Search(ctx context.Context, q Question) ([]Hit, error)
+}
+
+// A Question asks by words, or by both lanes at once: then each gives its best, and the store fuses them. Without words it is a Query.
+type Question struct {
+	Query       // without a Vector: by words alone
+	Words Words // of the question
 }
 
 // A Filter lets documents through that fulfil all of its conditions; the zero value lets all through.
@@ -181,7 +193,7 @@ func (f Filter) Match(d Document) bool {
 	return f.Before.IsZero() || !d.Modified.IsZero() && d.Modified.Before(f.Before)
 }
 
-// A Hit is a point that was found. Score is the cosine, -1 to 1.
+// A Hit is a point that was found. Score is the cosine, -1 to 1; of a Question with words it is the store's own.
 type Hit struct {
 	ID       uint64
 	Document string
