@@ -327,5 +327,22 @@ func request(ctx context.Context, client *http.Client, at *issuer, id, secret st
 	case secret != "" && !slices.Contains(at.Methods, "client_secret_post"):
 		c.AuthStyle = oauth2.AuthStyleInHeader // the default of RFC 8414 too
 	}
-	return c.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
+	t, err := c.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
+	var no *oauth2.RetrieveError
+	if errors.As(err, &no) {
+		err = &refusal{no}
+	}
+	return t, err
+}
+
+// A refusal is what an issuer answered, without its page.
+type refusal struct{ *oauth2.RetrieveError }
+
+func (r *refusal) Unwrap() error { return r.RetrieveError }
+
+func (r *refusal) Error() string {
+	if r.ErrorCode == "" {
+		return "it answers " + r.Response.Status
+	}
+	return strings.TrimSuffix("it refuses: "+clip(r.ErrorCode, 100)+" "+clip(r.ErrorDescription, 300), " ")
 }

@@ -24,6 +24,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"golang.org/x/oauth2"
@@ -130,6 +131,14 @@ func TestWhatWasRefusedIsNotAskedASecondWay(t *testing.T) {
 	if _, err := o.refused(t, c, 401, "Bearer"); err == nil || !strings.Contains(err.Error(), "unauthorized_client") || len(o.asked) != 1 || o.asked[0].Get("assertion") != "a.b.c" {
 		t.Errorf("%v, after %v", err, o.asked)
 	}
+	o.answer = func(_ int, w http.ResponseWriter) {
+		w.WriteHeader(http.StatusBadGateway)
+		fmt.Fprint(w, strings.Repeat("<p>Bad gateway</p>", 10000))
+	}
+	if _, err := o.refused(t, c, 401, "Bearer"); err == nil || !strings.Contains(err.Error(), "502") || len(err.Error()) > 300 {
+		t.Errorf("a page for people: %v", err)
+	}
+	o.asked = o.asked[:1]
 	if _, err := o.refused(t, c, 403, `Bearer error="invalid_token"`); err != nil || len(o.asked) != 1 {
 		t.Errorf("a refusal that no token changes: %v, after %d requests", err, len(o.asked))
 	}
@@ -159,6 +168,53 @@ func TestATokenThatRanOutIsGotAnewWithTheFileAsItIsThen(t *testing.T) {
 	}
 	if len(o.asked) != 2 || o.asked[0].Get("assertion") != "first.b.c" || o.asked[1].Get("assertion") != "second.b.c" || o.asked[1].Get("scope") != "write" {
 		t.Errorf("it was asked %v", o.asked)
+	}
+}
+
+func TestAKeySaysWhoWeAreAndIsNotSent(t *testing.T) {
+	o := openOffice(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.refused(t, ServerConfig{Grant: GrantClient, ClientID: "us", ClientKey: key, Issuer: o.URL + "/"}, 401, "Bearer"); err != nil {
+		t.Fatal(err)
+	}
+	got := o.asked[0]
+	c := claims(got.Get("client_assertion"))
+	life, _ := c["exp"].(float64)
+	if c["iss"] != "us" || c["sub"] != "us" || c["aud"] != o.URL || life > float64(time.Now().Add(2*assertionLife).Unix()) || got.Get("client_secret") != "" || o.headers[0].Get("Authorization") != "" ||
+		got.Get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" || got.Get("grant_type") != "client_credentials" {
+		t.Errorf("it was asked %v, which says %v", got, c)
+	}
+}
+
+func TestAnIDTokenBecomesAnAssertionForOneServer(t *testing.T) {
+	home, idp := openOffice(t), openOffice(t)
+	idp.answer = func(_ int, w http.ResponseWriter) {
+		fmt.Fprint(w, `{"access_token":"for.this.server","token_type":"N_A","issued_token_type":"urn:ietf:params:oauth:token-type:id-jag"}`)
+	}
+	file := filepath.Join(t.TempDir(), "id")
+	if err := os.WriteFile(file, []byte("id.to.ken"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := ServerConfig{Grant: GrantEnterprise, ClientID: "us", ClientSecret: "hunter2", TokenFile: file, Issuer: home.URL, IDP: IDP{Issuer: idp.URL, ClientID: "me", ClientSecret: "other"}}
+	if _, err := home.refused(t, c, 401, "Bearer"); err != nil {
+		t.Fatal(err)
+	}
+	asked, got := idp.asked[0], home.asked[0]
+	id, secret, _ := (&http.Request{Header: idp.headers[0]}).BasicAuth()
+	if asked.Get("subject_token") != "id.to.ken" || asked.Get("audience") != home.URL || asked.Get("resource") != home.URL+"/mcp" || id != "me" || secret != "other" {
+		t.Errorf("the provider was asked %v as %q", asked, id)
+	}
+	if got.Get("assertion") != "for.this.server" || got.Get("grant_type") != jwtBearer || strings.Contains(fmt.Sprint(got), "id.to.ken") {
+		t.Errorf("it was asked %v", got)
+	}
+	idp.answer = func(_ int, w http.ResponseWriter) {
+		fmt.Fprint(w, `{"access_token":"x","token_type":"Bearer","issued_token_type":"urn:ietf:params:oauth:token-type:access_token"}`)
+	}
+	if _, err := home.refused(t, c, 401, "Bearer"); err == nil || !strings.Contains(err.Error(), "id-jag") || len(home.asked) != 1 {
+		t.Errorf("another kind of token: %v", err)
 	}
 }
 
