@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"home.arpa/lab/llm-runner/internal/toolbox/mcpclient"
 )
 
 // ToolsConfig is about what models may do besides answer. Who may what is not here: policies are set on the Tools page.
@@ -56,11 +58,21 @@ type MCPServerConfig struct {
 	Env     map[string]Secret `yaml:"env"`     // for the program
 	URL     string            `yaml:"url"`     // of a streamable HTTP endpoint
 	Headers map[string]Secret `yaml:"headers"` // sent with every request
-	OAuth   bool              `yaml:"oauth"`   // a person logs in once, on the Tools page; the tokens are kept in the data directory
+	OAuth   bool              `yaml:"oauth"`   // a person logs in once, on the Tools page, and the tokens are kept in the data directory; or see grant
 	// How the server knows this program, where it was registered there by hand; "" it registers itself.
 	ClientID     string `yaml:"client_id"`
 	ClientSecret Secret `yaml:"client_secret"`
 	Metadata     string `yaml:"client_metadata"` // https URL of a document that describes this program to servers which read such
+	// Logins without a person.
+	Grant     string `yaml:"grant"`      // client_credentials, jwt_bearer or enterprise; "" a person logs in
+	Issuer    string `yaml:"issuer"`     // https URL of who gives the tokens; nobody else is shown what proves who we are
+	ClientKey Secret `yaml:"client_key"` // PEM; instead of client_secret
+	TokenFile string `yaml:"token_file"` // path of the JWT that says who this program is
+	// The identity provider whose ID tokens become assertions (grant: enterprise), as an https URL, and how it knows this program.
+	IDP             string `yaml:"idp"`
+	IDPClientID     string `yaml:"idp_client_id"`
+	IDPClientSecret Secret `yaml:"idp_client_secret"`
+	DPoP            bool   `yaml:"dpop"` // tokens are bound to a key of this program
 }
 
 var serverName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9-]{0,23}$`)
@@ -113,17 +125,10 @@ func (v *validator) server(key, name string, s *MCPServerConfig) {
 	case s.URL != "" && len(s.Env) > 0:
 		v.fault(key+".env", "is for a command: use headers for a url")
 	}
-	if why, literal := resolve(&s.ClientSecret); literal {
-		v.fault(key+".client_secret", "%s", why)
-	} else if why != "" {
-		v.warn(key+".client_secret", why+"; until then nobody can log in to "+name)
-	}
 	if u, err := url.Parse(s.Metadata); s.Metadata != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.Path == "" || u.Path == "/") {
 		v.fault(key+".client_metadata", "%q is not an https URL with a path", s.Metadata)
 	}
-	if s.ClientID != "" && !s.OAuth {
-		v.fault(key+".client_id", "is for oauth: true")
-	}
+	v.login(key, name, s)
 	for _, refs := range []struct {
 		what string
 		all  map[string]Secret
@@ -138,5 +143,73 @@ func (v *validator) server(key, name string, s *MCPServerConfig) {
 			}
 			refs.all[k] = secret
 		}
+	}
+}
+
+// login checks how tokens for a server are got.
+func (v *validator) login(key, name string, s *MCPServerConfig) {
+	for _, secret := range []struct {
+		key   string
+		value *Secret
+	}{{"client_secret", &s.ClientSecret}, {"client_key", &s.ClientKey}, {"idp_client_secret", &s.IDPClientSecret}} {
+		if why, literal := resolve(secret.value); literal {
+			v.fault(key+"."+secret.key, "%s", why)
+		} else if why != "" {
+			v.warn(key+"."+secret.key, why+"; until then nobody can log in to "+name)
+		}
+	}
+	if s.ClientKey != "" {
+		if _, err := mcpclient.ParseKey([]byte(s.ClientKey)); err != nil {
+			v.fault(key+".client_key", "%s", err)
+		}
+	}
+	for at, issuer := range map[string]string{".issuer": s.Issuer, ".idp": s.IDP} {
+		if u, err := url.Parse(issuer); issuer != "" && (err != nil || u.Host == "" || u.RawQuery != "" || u.User != nil || u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname()))) {
+			v.fault(key+at, "%q is not the https URL of who gives tokens: write for example https://login.example.org/realms/home", issuer)
+		}
+	}
+	person := s.Grant == mcpclient.GrantCode
+	workload, enterprise := s.Grant == mcpclient.GrantWorkload, s.Grant == mcpclient.GrantEnterprise
+	if !person && !workload && !enterprise && s.Grant != mcpclient.GrantClient {
+		v.fault(key+".grant", "%q is not known: write client_credentials, jwt_bearer or enterprise, or leave it out, and a person logs in", s.Grant)
+		return
+	}
+	for _, c := range []struct {
+		key  string
+		set  bool
+		fits bool
+		why  string
+	}{
+		{"client_id", s.ClientID != "", s.OAuth, "is for oauth: true"},
+		{"grant", !person, s.OAuth, "is for oauth: true"},
+		{"dpop", s.DPoP, s.OAuth, "is for oauth: true"},
+		{"issuer", s.Issuer != "", s.OAuth, "is for oauth: true"},
+		{"client_metadata", s.Metadata != "", person, "is for logins by a person: remove it, or grant"},
+		{"client_key", s.ClientKey != "", !person && !enterprise, "is for grant: client_credentials or jwt_bearer"},
+		{"token_file", s.TokenFile != "", workload || enterprise, "is for grant: jwt_bearer or enterprise"},
+		{"idp", s.IDP != "" || s.IDPClientID != "" || s.IDPClientSecret != "", enterprise, "is for grant: enterprise"},
+	} {
+		if c.set && !c.fits {
+			v.fault(key+"."+c.key, "%s", c.why)
+		}
+	}
+	for _, c := range []struct {
+		key  string
+		need bool
+		set  bool
+		why  string
+	}{
+		{"client_id", !person, s.ClientID != "", "is missing: write how the server knows this program"},
+		{"issuer", !person, s.Issuer != "", "is missing: write the https URL of who gives the tokens, so that no other server gets what proves who this program is"},
+		{"token_file", workload || enterprise, s.TokenFile != "", "is missing: write the path of the file with the JWT that says who this program is"},
+		{"idp", enterprise, s.IDP != "", "is missing: write the https URL of the identity provider"},
+		{"idp_client_id", enterprise, s.IDPClientID != "", "is missing: write how the identity provider knows this program"},
+	} {
+		if c.need && !c.set {
+			v.fault(key+"."+c.key, "%s", c.why)
+		}
+	}
+	if s.ClientSecret != "" && s.ClientKey != "" {
+		v.fault(key, "has both client_secret and client_key: remove one")
 	}
 }

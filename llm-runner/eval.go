@@ -30,7 +30,7 @@ Examples:
 
 Exit codes: 0 measured, however good the numbers are; 1 failed (the collection cannot be read, nobody makes vectors), 2 wrong usage.`,
 	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
-		lane := fs.String("lane", "bm25", "of retrieval and spans: rank by `LANE`: bm25, vector or hybrid")
+		lane := fs.String("lane", "bm25", "of retrieval and spans: rank by `LANE`: bm25, vector, hybrid or sparse")
 		run := fs.String("run", "", "of retrieval: write the ranking to `FILE`, as trec_eval reads it")
 		budget := fs.Int("budget", 4000, "of spans: return at most `N` characters for a question")
 		seed := fs.Uint64("seed", 1, "of vault: `N` that the notes are made from")
@@ -43,8 +43,8 @@ Exit codes: 0 measured, however good the numbers are; 1 failed (the collection c
 				return c.evalVault(ctx, *seed, *asJSON)
 			case c.Data == "":
 				return usageError{"name the collection's folder: --data DIR"}
-			case !slices.Contains([]string{library.Words, library.Vector, library.Hybrid}, *lane):
-				return usageError{fmt.Sprintf("there is no lane %q: use bm25, vector or hybrid", *lane)}
+			case !slices.Contains([]string{library.Words, library.Vector, library.Hybrid, library.Sparse}, *lane):
+				return usageError{fmt.Sprintf("there is no lane %q: use bm25, vector, hybrid or sparse", *lane)}
 			case *budget < 1:
 				return usageError{"--budget must be at least 1"}
 			}

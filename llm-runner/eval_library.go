@@ -3,15 +3,19 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/embed"
 	"home.arpa/lab/llm-runner/internal/library"
 	"home.arpa/lab/llm-runner/internal/provider/ollama"
 	"home.arpa/lab/llm-runner/internal/provider/openai"
+	"home.arpa/lab/llm-runner/internal/qdrant"
 	"home.arpa/lab/llm-runner/internal/vector"
 )
 
@@ -26,12 +30,19 @@ func scratch(ctx context.Context, source library.Source, lane string) (l *librar
 		os.RemoveAll(dir)
 		return nil, nil, err
 	}
+	store, err := evalStore(lane, filepath.Join(dir, "vectors"))
 	done = func() {
+		if q, ok := store.(*qdrant.Store); ok {
+			q.RemoveAll(context.WithoutCancel(ctx)) //nolint:errcheck // what is left is in the way of nobody
+		}
 		d.Close()
 		os.RemoveAll(dir)
 	}
-	if l, err = library.Open(ctx, d, source); err == nil && lane != library.Words {
-		err = understand(ctx, l, d, filepath.Join(dir, "vectors"))
+	if err == nil {
+		l, err = library.Open(ctx, d, source)
+	}
+	if err == nil && lane != library.Words {
+		err = understand(ctx, l, d, store)
 	}
 	if err != nil {
 		done()
@@ -40,8 +51,24 @@ func scratch(ctx context.Context, source library.Source, lane string) (l *librar
 	return l, done, nil
 }
 
+// evalStore is where vectors go to be measured: files, or the Qdrant that EVAL_QDRANT_URL names, in collections of their own.
+func evalStore(lane, dir string) (vector.Store, error) {
+	at := os.Getenv("EVAL_QDRANT_URL")
+	if at == "" {
+		if lane == library.Sparse {
+			return nil, errors.New("the lane sparse is the words of a store that has such a lane: name a Qdrant in $EVAL_QDRANT_URL, such as " + qdrant.DefaultURL)
+		}
+		return vector.NewLocal(dir), nil
+	}
+	c := qdrant.Config{URL: at, Key: os.Getenv("EVAL_QDRANT_KEY"), Prefix: "eval_" + strings.ToLower(rand.Text()[:8]) + "_"}
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("$EVAL_QDRANT_URL: %w", err)
+	}
+	return qdrant.New(c), nil
+}
+
 // understand gives a library for measuring the lane of meaning: by the server that EVAL_EMBED_URL names, or the Ollama of this machine.
-func understand(ctx context.Context, l *library.Library, d *db.DB, dir string) error {
+func understand(ctx context.Context, l *library.Library, d *db.DB, store vector.Store) error {
 	e, err := evalEmbedder(ctx, d)
 	if err == nil {
 		_, err = e.Query(ctx, "Is anybody there?") // the library waits for who is away; who measures wants to know
@@ -50,7 +77,11 @@ func understand(ctx context.Context, l *library.Library, d *db.DB, dir string) e
 		return fmt.Errorf("%w; name a server with OpenAI's POST /embeddings in $EVAL_EMBED_URL, such as http://127.0.0.1:8081/v1 ($EVAL_EMBED_MODEL and $EVAL_EMBED_KEY "+
 			"name its model and its key), or start Ollama with %s", err, defaultEmbedder)
 	}
-	l.Understand(library.Meaning{Store: vector.NewLocal(dir), Embedder: func(context.Context, vector.Stamp) (*embed.Embedder, error) { return e, nil }})
+	m := library.Meaning{Store: store, Embedder: func(context.Context, vector.Stamp) (*embed.Embedder, error) { return e, nil }}
+	if _, ok := store.(*qdrant.Store); ok {
+		m.Words, m.Asked = qdrant.Say, qdrant.Ask
+	}
+	l.Understand(m)
 	return nil
 }
 

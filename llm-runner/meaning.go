@@ -144,7 +144,7 @@ func (a *app) understand(ctx context.Context) (err error) {
 		return (!ok || a.router.Outside(t)) && a.library.NeverSent(collection, path)
 	}}
 	if q, ok := a.vectors.(*qdrant.Store); ok {
-		m.Words, m.Copy = qdrant.Say, func(ctx context.Context, collection string) error {
+		m.Words, m.Asked, m.Copy = qdrant.Say, qdrant.Ask, func(ctx context.Context, collection string) error {
 			_, err := q.Snapshot(ctx, collection, qdrantSnapshots)
 			return err
 		}

@@ -42,7 +42,7 @@ func (c *Config) secrets() (all []string) {
 	}
 	all = append(all, string(c.Tools.Search.Tavily), string(c.Library.Qdrant.Key))
 	for _, s := range c.MCP.Servers {
-		all = append(all, string(s.ClientSecret))
+		all = append(all, string(s.ClientSecret), string(s.ClientKey), string(s.IDPClientSecret))
 		for _, secrets := range []map[string]Secret{s.Env, s.Headers} {
 			for _, secret := range secrets {
 				all = append(all, string(secret))

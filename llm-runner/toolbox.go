@@ -88,8 +88,10 @@ func (a *app) mcpServers() mcpclient.Config {
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.config.MCP.Servers)) {
 		s := a.config.MCP.Servers[name]
+		key, _ := mcpclient.ParseKey([]byte(s.ClientKey)) // nil: there is none; one that is wrong is a fault of the configuration
 		c.Servers = append(c.Servers, mcpclient.ServerConfig{Name: name, Command: s.Command, Env: plain(s.Env), URL: s.URL, Headers: plain(s.Headers), OAuth: s.OAuth,
-			ClientID: s.ClientID, ClientSecret: string(s.ClientSecret), Metadata: s.Metadata})
+			ClientID: s.ClientID, ClientSecret: string(s.ClientSecret), Metadata: s.Metadata, Grant: s.Grant, Issuer: s.Issuer, ClientKey: key, TokenFile: expand(s.TokenFile), DPoP: s.DPoP,
+			IDP: mcpclient.IDP{Issuer: s.IDP, ClientID: s.IDPClientID, ClientSecret: string(s.IDPClientSecret)}})
 	}
 	return c
 }

@@ -25,7 +25,6 @@ type Qdrant struct {
 	server *Server // keeps the journal of requests
 
 	mu          sync.Mutex
-	before      func(n int)
 	count       int
 	operations  int // of one collection or another, for operation_id
 	collections map[string]*qdrantCollection
@@ -38,16 +37,6 @@ func NewQdrant(s script.Script) (*Qdrant, error) {
 		return nil, err
 	}
 	return &Qdrant{script: s, server: &Server{log: newJournal()}, collections: map[string]*qdrantCollection{}, aliases: map[string]string{}}, nil
-}
-
-// Before has f called before each request from now on is answered, with its number from 1; nil calls nobody.
-func (q *Qdrant) Before(f func(n int)) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	n := 0
-	if q.before = f; f != nil {
-		q.before = func(int) { n++; f(n) }
-	}
 }
 
 // Requests returns the last requests, oldest first.
@@ -147,9 +136,6 @@ func (x *exchange) sendQdrant(result any, err error) {
 func (q *Qdrant) breaks(x *exchange) bool {
 	q.mu.Lock()
 	q.count++
-	if q.before != nil {
-		q.before(q.count)
-	}
 	fault, _ := q.script.FaultsOf(q.count, script.Rule{})
 	q.mu.Unlock()
 	if fault == nil {

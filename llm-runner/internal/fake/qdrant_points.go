@@ -414,7 +414,8 @@ type qdrantCondition struct {
 		Gt  *float64 `json:"gt"`
 		Gte *float64 `json:"gte"`
 	} `json:"range"`
-	HasID []qdrantID `json:"has_id"`
+	HasID        []qdrantID `json:"has_id"`
+	qdrantFilter            // a filter is a condition too
 }
 
 func (f *qdrantFilter) match(id qdrantID, p *qdrantPoint) bool {
@@ -430,6 +431,9 @@ func (f *qdrantFilter) match(id qdrantID, p *qdrantPoint) bool {
 func (c qdrantCondition) match(id qdrantID, p *qdrantPoint) bool {
 	if c.HasID != nil {
 		return slices.Contains(c.HasID, id)
+	}
+	if len(c.Must)+len(c.Should)+len(c.MustNot) > 0 {
+		return c.qdrantFilter.match(id, p)
 	}
 	values, ok := p.payload[c.Key].([]any)
 	if v, has := p.payload[c.Key]; has && !ok {

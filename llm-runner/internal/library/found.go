@@ -86,7 +86,7 @@ func (w Why) Sentence() string {
 func (s Shown) Sentences() []string {
 	var all []string
 	for _, l := range s.Lanes {
-		name := map[string]string{Words: "words", Vector: "meaning", Reranked: "the model that orders the best"}[l.Name]
+		name := map[string]string{Words: "words", Vector: "meaning", Sparse: "the words of the store", Reranked: "the model that orders the best"}[l.Name]
 		if l.Says != "" {
 			all = append(all, fmt.Sprintf("By %s: nothing, since %s.", name, l.Says))
 			continue

@@ -10,6 +10,7 @@ const (
 	Words  = "bm25"
 	Vector = "vector"
 	Hybrid = "hybrid"
+	Sparse = "sparse" // the words of a store that has such a lane; only who asks for it gets it
 )
 
 // A fused passage has its places in the lanes (1 is the first; 0 it is not in that lane) and the score that follows from both.

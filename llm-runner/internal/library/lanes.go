@@ -18,7 +18,7 @@ type Result struct {
 
 // A Lane is one way by which passages were sought.
 type Lane struct {
-	Name  string  `json:"name"`  // Words or Vector
+	Name  string  `json:"name"`  // Words, Vector or Sparse
 	Found int     `json:"found"` // passages
 	MS    float64 `json:"ms"`
 	Says  string  `json:"says,omitempty"` // why it found nothing
@@ -55,7 +55,7 @@ type answer struct {
 }
 
 // ask begins to ask the lane of meaning, beside the words. The function that it returns waits for the answer.
-func (s *search) ask(ctx context.Context, lane, text string, f Filter) func() answer {
+func (s *search) ask(ctx context.Context, lane, text string) func() answer {
 	if lane == Words || lane == "" && s.lib.mind == nil {
 		return func() answer { return answer{} }
 	}
@@ -70,10 +70,17 @@ func (s *search) ask(ctx context.Context, lane, text string, f Filter) func() an
 		names, err := s.names(ctx)
 		var found []near
 		cut := 0
-		if err == nil {
-			found, cut, err = s.lib.mind.nearest(ctx, text, f, s.keeps(), names, s.depth)
+		switch {
+		case err != nil:
+		case lane == Sparse:
+			found, cut, err = s.lib.mind.worded(ctx, stems(text, languageOf(text)), s.kept, s.keeps(), names, s.depth)
+		default:
+			found, cut, err = s.lib.mind.nearest(ctx, text, s.kept, s.keeps(), names, s.depth)
 		}
 		a := answer{found, cut, Lane{Name: Vector, Found: len(found), MS: millis(began)}, err}
+		if lane == Sparse {
+			a.lane.Name = Sparse
+		}
 		if err != nil {
 			a.lane.Says = err.Error()
 			if errors.Is(err, context.DeadlineExceeded) {
@@ -92,11 +99,11 @@ const fewNames = 500
 
 // names returns the documents that count, where there are few; nil where there are many or no filter is set.
 func (s *search) names(ctx context.Context) ([]string, error) {
-	if s.keep == nil || len(s.kept) > fewNames {
+	if s.kept == nil || len(s.kept.notes) > fewNames {
 		return nil, nil
 	}
-	notes := make([]uint32, 0, len(s.kept))
-	for n := range s.kept {
+	notes := make([]uint32, 0, len(s.kept.notes))
+	for n := range s.kept.notes {
 		notes = append(notes, n)
 	}
 	if len(notes) == 0 {
@@ -137,7 +144,7 @@ func (s *search) join(ctx context.Context, r Request, ask func() answer) ([]Hit,
 	for i := range words {
 		words[i].words = Place{i + 1, words[i].Score}
 	}
-	if r.Lane != Vector {
+	if r.Lane != Vector && r.Lane != Sparse {
 		s.result.Lanes = append(s.result.Lanes, Lane{Name: Words, Found: len(words), MS: millis(s.began)})
 	}
 	a := ask()

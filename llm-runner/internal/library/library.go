@@ -90,6 +90,7 @@ type Status struct {
 	// Collections counts the documents of each other collection.
 	Collections map[string]int `json:"collections"`
 	NeverSend   []NeverSend    `json:"never_send"`
+	Changes     int64          `json:"-"` // counts up whenever the index changes, since the start of this process
 	Syncing     bool           `json:"syncing"`
 	Synced      time.Time      `json:"synced"` // when the last Sync that went well ended; zero: none did yet
 	Error       string         `json:"error,omitempty"`
@@ -278,6 +279,7 @@ func (l *Library) Status() Status {
 	l.mu.Lock()
 	s := l.status
 	l.mu.Unlock()
+	s.Changes = l.words.Load().number
 	s.Meaning, s.Partly = l.mind.Status(), l.mind.partly(s.Partly)
 	return s
 }

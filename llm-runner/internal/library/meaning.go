@@ -24,9 +24,11 @@ type Meaning struct {
 	Embedder func(ctx context.Context, s vector.Stamp) (*embed.Embedder, error)
 	// Withheld says of a note that the maker of a model's vectors must not see its text: it is found by words alone. nil: none is.
 	Withheld func(model, collection, path string) bool
-	// Words are what a store with a lane of words of its own is given of a passage: its stems, and how many passages have on average.
-	// nil: nothing.
+	// Words are what a store with a lane of words of its own is given of a passage: its stems, those of the title and the headings above it
+	// too, and how many passages have on average. nil: nothing.
 	Words func(stems []string, average float64) vector.Words
+	// Asked are the words of a question for that lane. nil: there is no such lane.
+	Asked func(stems []string) vector.Words
 	// Copy has a store that can do so keep a copy of a collection, each night. nil: there is none.
 	Copy func(ctx context.Context, collection string) error
 }

@@ -402,7 +402,7 @@ func TestVectorsMayBeKeptInQdrant(t *testing.T) {
 	defer server.Close()
 	l, c := open(t, at(t, folder(t, few))), &concepts{}
 	e := embed.New(l.db, c, embed.Config{Model: "concepts"})
-	l.Understand(Meaning{Store: qdrant.New(qdrant.Config{URL: server.URL}), Words: qdrant.Say,
+	l.Understand(Meaning{Store: qdrant.New(qdrant.Config{URL: server.URL}), Words: qdrant.Say, Asked: qdrant.Ask,
 		Embedder: func(context.Context, vector.Stamp) (*embed.Embedder, error) { return e, nil }})
 	if err := l.Put(t.Context(), Web, Document{Path: "page", Title: "A page", Text: []byte("The vehicle of the future.\n")}); err != nil {
 		t.Fatal(err)
@@ -414,10 +414,29 @@ func TestVectorsMayBeKeptInQdrant(t *testing.T) {
 			t.Errorf("%q finds %v, not %s, %v", query, paths(hits), want, err)
 		}
 	}
+	c.asked()
+	for query, want := range map[string]string{"future": "page", "future collection:vault": "", "vehicle -page": "page", "nobodysaidthis": ""} {
+		r, err := l.Explain(t.Context(), Request{Query: query, Limit: 3, Lane: Sparse})
+		if got := strings.Join(paths(r.Hits), " "); err != nil || got != want || len(r.Lanes) != 1 || r.Lanes[0].Name != Sparse {
+			t.Errorf("the words of the store: %q finds %q, not %q, %+v, %v", query, got, want, r.Lanes, err)
+		}
+	}
+	if n := c.asked(); n != 0 {
+		t.Errorf("%d texts were embedded for words", n)
+	}
 	server.CloseClientConnections()
 	server.Close()
 	if r, err := l.Explain(t.Context(), Request{Query: "physician", Limit: 3}); err != nil || len(r.Hits) != 1 || r.Lanes[1].Says == "" {
 		t.Errorf("%v, %+v, %v", paths(r.Hits), r.Lanes, err)
+	}
+}
+
+func TestAStoreWithoutWordsSaysSo(t *testing.T) {
+	l, c := open(t, at(t, folder(t, few))), &concepts{}
+	minded(t, l, c, "concepts", t.TempDir())
+	embedNow(t, l)
+	if _, err := l.Find(t.Context(), Request{Query: "car", Limit: 3, Lane: Sparse}); err == nil || !strings.Contains(err.Error(), "library.store: qdrant") {
+		t.Error(err)
 	}
 }
 

@@ -29,12 +29,12 @@ var ErrNoModel = errors.New("no model makes vectors")
 var errNoMeaning = errors.New("nothing has vectors yet: name a model that makes them in library.embed, or give it time")
 
 // nearest returns the n passages of the collections that are nearest to text, best first, of those that keep lets through, and how many it
-// met that keep does not.
-func (m *mind) nearest(ctx context.Context, text string, f Filter, keep func(passage int64) bool, names []string, n int) (found []near, cut int, err error) {
+// met that keep does not. k is the filter; nil there is none.
+func (m *mind) nearest(ctx context.Context, text string, k *keeping, keep func(passage int64) bool, names []string, n int) (found []near, cut int, err error) {
 	if m == nil {
 		return nil, 0, errNoMeaning
 	}
-	all, err := m.servingAll(ctx, f.Collection)
+	all, err := m.servingAll(ctx, k.collection())
 	if err != nil {
 		return nil, 0, err
 	}
@@ -43,7 +43,7 @@ func (m *mind) nearest(ctx context.Context, text string, f Filter, keep func(pas
 		if err != nil {
 			return nil, 0, err
 		}
-		hits, left, err := s.query(ctx, v, f, keep, names, n)
+		hits, left, err := s.query(ctx, vector.Question{Query: vector.Query{Vector: v}}, k, keep, names, n)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -52,35 +52,82 @@ func (m *mind) nearest(ctx context.Context, text string, f Filter, keep func(pas
 			found = append(found, near{int64(h.ID), float64(h.Score), s.trust})
 		}
 	}
-	slices.SortFunc(found, func(a, b near) int { return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.id, b.id)) })
-	return found[:min(n, len(found))], cut, nil
+	return nearestFirst(found, n), cut, nil
 }
 
-// Where a store cannot be told which passages count, so many times as many are asked for, and more and more until enough of them count, up to
-// the last.
+func nearestFirst(found []near, n int) []near {
+	slices.SortFunc(found, func(a, b near) int { return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.id, b.id)) })
+	return found[:min(n, len(found))]
+}
+
+// errNoWords says that a store finds by vectors only.
+var errNoWords = errors.New("the store of vectors has no lane of words: library.store: qdrant has one")
+
+// worded is nearest by the store's own lane of words. Scores of several collections are put together as they are, though a word that is rare
+// in one may be frequent in another.
+func (m *mind) worded(ctx context.Context, stems []string, k *keeping, keep func(passage int64) bool, names []string, n int) (found []near, cut int, err error) {
+	if m == nil {
+		return nil, 0, errNoMeaning
+	}
+	if m.Asked == nil {
+		return nil, 0, errNoWords
+	}
+	all, err := m.servingAll(ctx, k.collection())
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, s := range all {
+		if _, ok := s.Collection.(vector.Worded); !ok {
+			return nil, 0, errNoWords
+		}
+		hits, left, err := s.query(ctx, vector.Question{Words: m.Asked(stems)}, k, keep, names, n)
+		if err != nil {
+			return nil, 0, err
+		}
+		cut += left
+		for _, h := range hits {
+			found = append(found, near{int64(h.ID), float64(h.Score), s.trust})
+		}
+	}
+	return nearestFirst(found, n), cut, nil
+}
+
+// Where a store cannot be asked for each passage, so many times as many are asked for, and more and more until enough of them count, up to the
+// last. A store that knows the whole filter gives too many only of what was changed just now.
 const (
-	overfetch    = 10
-	overfetchMax = 160
+	overfetchWhole = 2
+	overfetch      = 10
+	overfetchMax   = 160
 )
 
 // byFilter is why passages are cut that a store gave though the filter leaves them out.
 const byFilter = "near in meaning, but left out by the filter"
 
 // query asks one collection. names are the documents that count, where there are few; nil all do, as far as keep lets them through.
-func (s serving) query(ctx context.Context, v []float32, f Filter, keep func(int64) bool, names []string, n int) (hits []vector.Hit, cut int, err error) {
-	q := vector.Query{Vector: v, Limit: n, Filter: vector.Filter{Names: names}}
+func (s serving) query(ctx context.Context, q vector.Question, k *keeping, keep func(int64) bool, names []string, n int) (hits []vector.Hit, cut int, err error) {
+	ask := func() ([]vector.Hit, error) {
+		if c, ok := s.Collection.(vector.Worded); ok {
+			return c.Search(ctx, q)
+		}
+		return s.Query(ctx, q.Query)
+	}
+	q.Limit, q.Filter = n, vector.Filter{Names: names}
 	if keep == nil || names != nil {
-		hits, err = s.Query(ctx, q)
+		hits, err = ask()
 		return hits, 0, err
 	}
 	if x, ok := s.Collection.(*vector.Index); ok {
-		hits, err = x.QueryIDs(ctx, q, func(id uint64) bool { return keep(int64(id)) })
+		hits, err = x.QueryIDs(ctx, q.Query, func(id uint64) bool { return keep(int64(id)) })
 		return hits, 0, err
 	}
-	q.Filter = f.stored()
-	for more := overfetch; ; more *= 4 {
+	var whole bool
+	more := overfetch
+	if q.Filter, whole = k.stored(); whole {
+		more = overfetchWhole
+	}
+	for ; ; more *= 4 {
 		q.Limit = more * n
-		if hits, err = s.Query(ctx, q); err != nil {
+		if hits, err = ask(); err != nil {
 			return nil, 0, err
 		}
 		got := len(hits)
@@ -89,26 +136,6 @@ func (s serving) query(ctx context.Context, v []float32, f Filter, keep func(int
 			return hits[:min(n, len(hits))], cut, nil
 		}
 	}
-}
-
-// stored is as much of f as a store of vectors can be told. A tag stands for those below it too, and a path may be any part of one: those
-// are for who knows the notes.
-func (f Filter) stored() (s vector.Filter) {
-	if f.Type != "" {
-		s.Types = []string{f.Type}
-	}
-	s.After, s.Before = dayOf(f.After), dayOf(f.Before)
-	return s
-}
-
-// dayOf returns the first day of YYYY, YYYY-MM or YYYY-MM-DD; the zero time where that is none.
-func dayOf(date string) time.Time {
-	for _, layout := range []string{"2006", "2006-01", time.DateOnly} {
-		if t, err := time.Parse(layout, date); err == nil {
-			return t
-		}
-	}
-	return time.Time{}
 }
 
 // servingAll returns the collections that answer; "" all of them.

@@ -71,7 +71,7 @@ type Request struct {
 	Filter Filter
 	Notes  bool // of each note its best passage only
 	// Lane is Words, Vector or Hybrid: the latter wait for the model's answer, and fail where there is none. "" is Hybrid as far as that
-	// answers in time, and Words where it does not.
+	// answers in time, and Words where it does not. Sparse asks the words of the store of vectors instead of the index, and no model.
 	Lane string
 	// Rerank has the model that Library.Rerank named, if any, order the best passages: that takes as long as a short answer of it.
 	Rerank bool
@@ -139,14 +139,13 @@ func (l *Library) find(ctx context.Context, r Request) (_ *search, result Result
 	s := &search{lib: l, index: l.words.Load(), query: q, depth: max(candidates, 3*r.Limit), hits: map[int64]*Hit{}, began: time.Now()}
 	s.query.weigh(s.index)
 	if !filter.empty() {
-		keep, err := kept(ctx, l.db, filter)
-		if err != nil {
+		if s.kept, err = kept(ctx, l.db, filter); err != nil {
 			return nil, Result{}, err
 		}
-		s.keep, s.kept = func(note uint32) bool { return keep[note] }, keep
+		s.keep = func(note uint32) bool { return s.kept.notes[note] }
 	}
-	ask := s.ask(ctx, r.Lane, strings.TrimSpace(text), filter)
-	if r.Lane != Vector {
+	ask := s.ask(ctx, r.Lane, strings.TrimSpace(text))
+	if r.Lane != Vector && r.Lane != Sparse {
 		if err := s.run(ctx, r.Limit); err != nil {
 			return nil, Result{}, err
 		}
@@ -186,7 +185,7 @@ type search struct {
 	index *index
 	query query
 	keep  func(note uint32) bool // nil: every note
-	kept  map[uint32]bool        // what keep looks into
+	kept  *keeping               // what keep looks into
 	depth int
 	hits  map[int64]*Hit // by passage
 

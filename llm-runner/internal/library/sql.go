@@ -101,7 +101,7 @@ func loadIndex(ctx context.Context, d *db.DB) (*index, error) {
 			return nil, err
 		}
 		s.row = id
-		return s.without(func(note uint32) bool { return !alive[note] }), nil
+		return s.without(func(note uint32) bool { return !alive.notes[note] }), nil
 	}, `SELECT id, postings FROM library_segments ORDER BY id`)
 	if err != nil {
 		return nil, err
@@ -349,7 +349,7 @@ func (l *Library) Holding(ctx context.Context, text string, n int) ([]llm.Citati
 }
 
 // kept returns the notes that f keeps.
-func kept(ctx context.Context, d *db.DB, f Filter) (map[uint32]bool, error) {
+func kept(ctx context.Context, d *db.DB, f Filter) (*keeping, error) {
 	where, values := []string{`skipped = ''`}, []any{}
 	add := func(condition string, value ...any) {
 		where, values = append(where, condition), append(values, value...)
@@ -369,20 +369,17 @@ func kept(ctx context.Context, d *db.DB, f Filter) (map[uint32]bool, error) {
 	if f.Before != "" {
 		add(`day <> '' AND day < ?`, f.Before)
 	}
-	all := map[uint32]bool{}
+	k := newKeeping(f)
 	err := db.Each(ctx, d.Read(), "search library", func(row *sql.Rows) error {
 		var note uint32
-		var path string
-		if err := row.Scan(&note, &path); err != nil {
-			return err
+		var path, tags string
+		err := row.Scan(&note, &path, &tags)
+		if err == nil {
+			k.add(note, path, tags)
 		}
-		path = folded(path) // SQLite knows of no letters but A to Z
-		if !slices.ContainsFunc(f.Path, func(part string) bool { return !strings.Contains(path, folded(part)) }) {
-			all[note] = true
-		}
-		return nil
-	}, `SELECT id, path FROM library_notes WHERE `+strings.Join(where, " AND "), values...)
-	return all, err
+		return err
+	}, `SELECT id, path, tags FROM library_notes WHERE `+strings.Join(where, " AND "), values...)
+	return k, err
 }
 
 // called are the notes and documents whose title or path has all words, the youngest first.

@@ -321,7 +321,7 @@ func (w *work) put(ctx context.Context, notes []meantNote) error {
 	}
 	entries := make([]vector.Entry, len(notes))
 	for i, n := range notes {
-		entries[i] = vector.Entry{Document: vector.Document{Name: n.path, Type: n.kind, Tags: strings.Fields(n.tags), Modified: n.modified()}}
+		entries[i] = vector.Entry{Document: vector.Document{Name: n.path, Type: n.kind, Tags: trimmed(strings.Split(n.tags, "\n")), Modified: n.modified()}}
 		cut, lost, why := 0, 0, ""
 		for _, p := range n.passages {
 			v, text := vectors[0], texts[0]
@@ -335,7 +335,7 @@ func (w *work) put(ctx context.Context, notes []meantNote) error {
 			}
 			point := vector.Point{ID: uint64(p.id), Vector: v.Values}
 			if w.Words != nil {
-				point.Words = w.Words(stems(p.body, languageOf(p.body)), average)
+				point.Words = w.Words(stems(text, languageOf(text)), average)
 			}
 			entries[i].Points = append(entries[i].Points, point)
 		}

@@ -16,10 +16,14 @@ type index struct {
 	passages int        // that are not gone
 	notes    int
 	words    int // of all bodies
+	number   int64
 }
 
+// indexes counts the indexes of this process, so that a later one has a higher number.
+var indexes atomic.Int64
+
 func newIndex(segments []*segment) *index {
-	x := &index{segments: segments}
+	x := &index{segments: segments, number: indexes.Add(1)}
 	for _, s := range segments {
 		x.passages += len(s.passages) - s.lost
 		x.words += s.words

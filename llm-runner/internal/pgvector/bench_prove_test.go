@@ -43,8 +43,8 @@ func BenchmarkSearch(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	for _, f := range []vector.Filter{{}, {Folder: "folder 3"}} {
-		b.Run(fmt.Sprintf("folder=%q", f.Folder), func(b *testing.B) {
+	for _, f := range []vector.Filter{{}, {Folders: []string{"folder 3"}}} {
+		b.Run(fmt.Sprintf("folder=%q", f.Folders), func(b *testing.B) {
 			for b.Loop() {
 				if hits, err := c.Query(b.Context(), vector.Query{Vector: random(), Limit: 10, Filter: f}); err != nil || len(hits) != 10 {
 					b.Fatal(len(hits), err)

@@ -121,7 +121,7 @@ func names(t *testing.T, url string) {
 	if err != nil || len(docs) != len(all) {
 		t.Fatal(len(docs), err)
 	}
-	for _, f := range []vector.Filter{{}, {Names: all}, {Tags: []string{"t\x00"}}, {Tags: []string{`q"`}}} {
+	for _, f := range []vector.Filter{{}, {Names: all}, {Tags: [][]string{{"t\x00"}}}, {Tags: [][]string{{`q"`}}}} {
 		hits, err := c.Query(t.Context(), vector.Query{Vector: []float32{1, 0, 0, 0}, Limit: 9, Filter: f})
 		if err != nil || len(hits) != len(all) {
 			t.Fatal(f, hits, err)
@@ -132,7 +132,7 @@ func names(t *testing.T, url string) {
 			}
 		}
 	}
-	hits, err := c.Query(t.Context(), vector.Query{Vector: []float32{1, 0, 0, 0}, Limit: 9, Filter: vector.Filter{Folder: "bad\xfe"}})
+	hits, err := c.Query(t.Context(), vector.Query{Vector: []float32{1, 0, 0, 0}, Limit: 9, Filter: vector.Filter{Folders: []string{"bad\xfe"}}})
 	if err != nil || len(hits) != 1 || hits[0].ID != 1 {
 		t.Error(hits, err)
 	}

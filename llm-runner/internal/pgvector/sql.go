@@ -310,12 +310,13 @@ func conditions(f vector.Filter) (text string, args []any) {
 		b.WriteString(" AND " + condition)
 		args = append(args, values...)
 	}
-	if len(f.Names) > 0 {
-		and(`key = ANY (?::text[])`, keys(f.Names))
-	}
-	if f.Folder != "" {
-		folder := append(bytes.TrimSuffix([]byte(f.Folder), []byte("/")), '/')
-		and(`substring(name FROM 1 FOR ?) = ?`, len(folder), folder)
+	if len(f.Names)+len(f.Folders) > 0 {
+		folders := make([][]byte, len(f.Folders))
+		for i, folder := range f.Folders {
+			folders[i] = append(bytes.TrimSuffix([]byte(folder), []byte("/")), '/')
+		}
+		and(`(key = ANY (?::text[]) OR EXISTS (SELECT 1 FROM unnest(?::bytea[]) AS f (folder) WHERE substring(name FROM 1 FOR length(folder)) = folder))`,
+			keys(f.Names), folders)
 	}
 	if len(f.Types) > 0 {
 		types := make([]string, len(f.Types))
@@ -324,8 +325,12 @@ func conditions(f vector.Filter) (text string, args []any) {
 		}
 		and(`type = ANY (?::text[])`, types)
 	}
-	if len(f.Tags) > 0 {
-		and(`tags @> ?::jsonb`, tagList(f.Tags))
+	for _, list := range f.Tags {
+		tags := make([]string, len(list))
+		for i, t := range list {
+			tags[i] = plain(t)
+		}
+		and(`EXISTS (SELECT 1 FROM jsonb_array_elements_text(tags) AS t (tag) WHERE tag = ANY (?::text[]))`, tags)
 	}
 	if !f.After.IsZero() {
 		and(`modified >= ?`, f.After.UnixMilli())

@@ -46,14 +46,14 @@ var indexed = map[string]string{
 	keyKind: "keyword", keyName: "keyword", keyPut: "keyword", keyFolders: "keyword", keyTags: "keyword", keyType: "keyword", keyModified: "integer",
 }
 
-// A Collection is a vector.Collection on the server, and more: see Search.
+// A Collection is a vector.Worded on the server.
 type Collection struct {
 	client *client
 	name   string
 	stamp  vector.Stamp
 }
 
-var _ vector.Collection = (*Collection)(nil)
+var _ vector.Worded = (*Collection)(nil)
 
 // Stamp implements vector.Collection.
 func (c *Collection) Stamp() vector.Stamp { return c.stamp }
@@ -289,17 +289,12 @@ func meaning(q vector.Query, limit int) object {
 		"params": object{"quantization": object{"rescore": true, "oversampling": 2}}}
 }
 
-// A Question asks by words, or by both lanes at once: then each gives its best, and the server fuses them by reciprocal rank.
-type Question struct {
-	vector.Query              // without a Vector: by words alone
-	Words        vector.Words // see Ask
-}
-
 // laneDepth is how many of each lane are fused: three times as many as are wanted, and not fewer than 50.
 func laneDepth(limit int) int { return max(3*limit, 50) }
 
-// Search answers a Question. Scores are those of the lane that was asked, or the sums of 1/(2+rank) of both.
-func (c *Collection) Search(ctx context.Context, q Question) ([]vector.Hit, error) {
+// Search implements vector.Worded; the words are those of Say and Ask. Scores are those of the lane that was asked, or the sums of 1/(2+rank)
+// of both.
+func (c *Collection) Search(ctx context.Context, q vector.Question) ([]vector.Hit, error) {
 	if len(q.Words.Terms) == 0 {
 		return c.Query(ctx, q.Query)
 	}

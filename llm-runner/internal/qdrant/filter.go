@@ -28,17 +28,28 @@ func newFilter(f vector.Filter) *filter {
 		return nil
 	}
 	var out filter
+	var places []object
 	if len(f.Names) > 0 {
-		out.Must = append(out.Must, anyOf(keyName, f.Names))
+		places = append(places, anyOf(keyName, f.Names))
 	}
-	if f.Folder != "" {
-		out.Must = append(out.Must, is1(keyFolders, strings.TrimSuffix(f.Folder, "/")))
+	if len(f.Folders) > 0 {
+		folders := make([]string, len(f.Folders))
+		for i, folder := range f.Folders {
+			folders[i] = strings.TrimSuffix(folder, "/")
+		}
+		places = append(places, anyOf(keyFolders, folders))
+	}
+	switch len(places) {
+	case 1:
+		out.Must = places
+	case 2:
+		out.Must = []object{{"should": places}}
 	}
 	if len(f.Types) > 0 {
 		out.Must = append(out.Must, anyOf(keyType, f.Types))
 	}
-	for _, t := range f.Tags {
-		out.Must = append(out.Must, is1(keyTags, t))
+	for _, tags := range f.Tags {
+		out.Must = append(out.Must, anyOf(keyTags, tags))
 	}
 	between := object{}
 	if !f.After.IsZero() {

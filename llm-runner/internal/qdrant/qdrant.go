@@ -240,6 +240,27 @@ func (s *Store) removeOthers(ctx context.Context, name, keep string) error {
 	return nil
 }
 
+// RemoveAll removes every collection whose name begins with the Store's prefix: what was made to be measured.
+func (s *Store) RemoveAll(ctx context.Context) error {
+	var out struct {
+		Collections []struct {
+			Name string `json:"name"`
+		} `json:"collections"`
+	}
+	if err := s.client.call(ctx, http.MethodGet, "/collections", nil, &out); err != nil {
+		return fmt.Errorf("remove collections: %w", err)
+	}
+	for _, c := range out.Collections {
+		if !strings.HasPrefix(c.Name, s.prefix) {
+			continue
+		}
+		if err := s.client.call(ctx, http.MethodDelete, path("collections", c.Name), nil, nil); err != nil {
+			return fmt.Errorf("remove %s: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
 // A Snapshot is a file on the server, below its storage's snapshots folder: back that folder up.
 type Snapshot struct {
 	Collection string `json:"collection"`

@@ -1,13 +1,17 @@
 package qdrant_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"io"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,7 +53,11 @@ func TestARealQdrantKeepsTheContractOfStores(t *testing.T) {
 		var b [6]byte
 		rand.Read(b[:])
 		c := qdrant.Config{URL: url, Key: os.Getenv("QDRANT_KEY"), Prefix: "test_" + hex.EncodeToString(b[:]) + "_"}
-		t.Cleanup(func() { qdrant.RemoveAll(t, c) })
+		t.Cleanup(func() {
+			if err := qdrant.New(c).RemoveAll(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
 		return func() vector.Store { return qdrant.New(c) }
 	})
 }
@@ -121,15 +129,15 @@ func TestWordsAndMeaningAreSearchedApartAndTogether(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name string
-		q    qdrant.Question
+		q    vector.Question
 		want []uint64
 	}{
-		{"words", qdrant.Question{Query: vector.Query{Limit: 5}, Words: qdrant.Ask([]string{"boat"})}, []uint64{3, 1}},
-		{"a rare word outweighs a frequent one", qdrant.Question{Query: vector.Query{Limit: 1}, Words: qdrant.Ask([]string{"the", "ship"})}, []uint64{2}},
-		{"words with a filter", qdrant.Question{Query: vector.Query{Limit: 5, Filter: vector.Filter{Tags: []string{"x"}}}, Words: qdrant.Ask([]string{"boat"})}, []uint64{3}},
-		{"meaning", qdrant.Question{Query: vector.Query{Vector: []float32{1, 0, 0, 0}, Limit: 2}}, []uint64{2, 1}},
-		{"both", qdrant.Question{Query: vector.Query{Vector: []float32{1, 0.1, 0, 0}, Limit: 1}, Words: qdrant.Ask([]string{"blue", "boat"})}, []uint64{1}},
-		{"a word that nobody used", qdrant.Question{Query: vector.Query{Limit: 5}, Words: qdrant.Ask([]string{"xyzzy"})}, nil},
+		{"words", vector.Question{Query: vector.Query{Limit: 5}, Words: qdrant.Ask([]string{"boat"})}, []uint64{3, 1}},
+		{"a rare word outweighs a frequent one", vector.Question{Query: vector.Query{Limit: 1}, Words: qdrant.Ask([]string{"the", "ship"})}, []uint64{2}},
+		{"words with a filter", vector.Question{Query: vector.Query{Limit: 5, Filter: vector.Filter{Tags: [][]string{{"x"}}}}, Words: qdrant.Ask([]string{"boat"})}, []uint64{3}},
+		{"meaning", vector.Question{Query: vector.Query{Vector: []float32{1, 0, 0, 0}, Limit: 2}}, []uint64{2, 1}},
+		{"both", vector.Question{Query: vector.Query{Vector: []float32{1, 0.1, 0, 0}, Limit: 1}, Words: qdrant.Ask([]string{"blue", "boat"})}, []uint64{1}},
+		{"a word that nobody used", vector.Question{Query: vector.Query{Limit: 5}, Words: qdrant.Ask([]string{"xyzzy"})}, nil},
 	} {
 		hits, err := c.Search(t.Context(), test.q)
 		if got := ids(hits); err != nil || len(got) != len(test.want) {
@@ -144,26 +152,48 @@ func TestWordsAndMeaningAreSearchedApartAndTogether(t *testing.T) {
 	}
 }
 
-// A Replace that dies half-way leaves a document that does not look up to date, and the next one heals it.
+// A Replace that dies half-way leaves a document that does not look up to date, and the next one heals it. What was asked last is done
+// though nobody waits for it any more.
 func TestAReplaceThatWasCutShortShowsAndHeals(t *testing.T) {
-	for at := 1; at <= 3; at++ { // upsert, delete, markers
-		f, url := serve(t, script.Script{})
-		c := open(t, qdrant.New(qdrant.Config{URL: url}))
+	for at := int64(1); at <= 3; at++ { // upsert, delete, markers
+		f, err := fake.NewQdrant(script.Script{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var left atomic.Int64 // requests until the caller goes
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if left.Add(-1) != 0 {
+				f.ServeHTTP(w, r)
+				return
+			}
+			defer close(done)
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return
+			}
+			cancel()
+			<-r.Context().Done()
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			f.ServeHTTP(w, r)
+		}))
+		t.Cleanup(srv.Close)
+		c := open(t, qdrant.New(qdrant.Config{URL: srv.URL}))
 		if err := c.Replace(t.Context(), note("a.md", 1, []float32{1, 0, 0, 0}, "old")); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		f.Before(func(n int) { // of the requests from now on
-			if n == at {
-				cancel()
-			}
-		})
+		left.Store(at)
 		next := note("a.md", 2, []float32{1, 0, 0, 0}, "new")
 		next.Version = "2"
-		if err := c.Replace(ctx, next); err == nil {
-			t.Fatal("it was not cut short")
+		if err := c.Replace(ctx, next); !errors.Is(err, context.Canceled) {
+			t.Fatalf("it was not cut short: %v", err)
 		}
-		f.Before(nil)
+		select {
+		case <-done:
+		case <-time.After(30 * time.Second):
+			t.Fatal("the server does not see that the caller went")
+		}
 		docs, err := c.Documents(t.Context())
 		if err != nil || len(docs) == 1 && docs[0].Version == "2" && at < 3 {
 			t.Errorf("cut short at %d: %v, %v", at, docs, err)
@@ -175,6 +205,22 @@ func TestAReplaceThatWasCutShortShowsAndHeals(t *testing.T) {
 		if err != nil || len(hits) != 1 || hits[0].ID != 2 {
 			t.Error(at, hits, err)
 		}
+	}
+}
+
+func TestOnlyWhatHasThePrefixIsRemoved(t *testing.T) {
+	_, url := serve(t, script.Script{})
+	mine, other := qdrant.New(qdrant.Config{URL: url, Prefix: "eval_a_"}), qdrant.New(qdrant.Config{URL: url})
+	open(t, mine)
+	open(t, other)
+	if err := mine.RemoveAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mine.Serving(t.Context(), "vault"); !errors.Is(err, vector.ErrNone) {
+		t.Error(err)
+	}
+	if _, err := other.Serving(t.Context(), "vault"); err != nil {
+		t.Error(err)
 	}
 }
 

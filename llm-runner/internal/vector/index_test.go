@@ -291,7 +291,7 @@ func TestSearchesGoOnWhileTheIndexChanges(t *testing.T) {
 					return
 				default:
 				}
-				hits, err := x.Query(t.Context(), Query{Vector: vectors[n%1000], Limit: 5, Filter: Filter{Tags: []string{"one"}}})
+				hits, err := x.Query(t.Context(), Query{Vector: vectors[n%1000], Limit: 5, Filter: Filter{Tags: [][]string{{"one"}}}})
 				if err != nil || len(hits) != 5 || hits[0].Score < hits[4].Score {
 					t.Error(hits, err)
 					return

@@ -65,7 +65,7 @@ func (x *Index) Query(ctx context.Context, q Query) ([]Hit, error) {
 // are found by their names, so that a thousand names cost no more than one.
 func (x *Index) keeper(f Filter) func(doc int32, id uint64) bool {
 	said := make([]int8, len(x.docs)) // 0 not asked yet
-	if len(f.Names) > 0 {
+	if len(f.Names) > 0 && len(f.Folders) == 0 {
 		for i := range said {
 			said[i] = -1
 		}

@@ -123,8 +123,7 @@ type Document struct {
 type Point struct {
 	ID     uint64
 	Vector []float32
-	// Words are what Qdrant's lane of words sees; Local has no such lane, the library's own index is it.
-	Words Words
+	Words  Words // for a Worded collection; others do not keep them
 }
 
 // Words are counted terms: terms of any numbers, ascending, each with its weight.
@@ -146,31 +145,45 @@ type Query struct {
 	Filter Filter
 }
 
+// A Worded is a Collection that also finds points by their words.
+type Worded interface {
+	Collection
+	// Search returns the points that answer a Question best, best first. Points that have none of its words are not found by words.
+	Search(ctx context.Context, q Question) ([]Hit, error)
+}
+
+// A Question asks by words, or by both lanes at once: then each gives its best, and the store fuses them. Without words it is a Query.
+type Question struct {
+	Query       // without a Vector: by words alone
+	Words Words // of the question
+}
+
 // A Filter lets documents through that fulfil all of its conditions; the zero value lets all through.
 type Filter struct {
-	Names  []string // any of them; empty: all
-	Folder string   // the name is below it: "work/2026" has "work/2026/a.md"
-	Types  []string // any of them
-	Tags   []string // all of them, as they are written
-	After  time.Time
-	Before time.Time // of Modified: After <= Modified < Before; the zero time is no bound
+	Names   []string   // the name is one of these,
+	Folders []string   // or below one of these: "work/2026" has "work/2026/a.md"; both empty: all
+	Types   []string   // any of them
+	Tags    [][]string // of each list any of them, as they are written
+	After   time.Time
+	Before  time.Time // of Modified: After <= Modified < Before; the zero time is no bound
 }
 
 // Empty says that f lets everything through.
 func (f Filter) Empty() bool {
-	return len(f.Names)+len(f.Types)+len(f.Tags)+len(f.Folder) == 0 && f.After.IsZero() && f.Before.IsZero()
+	return len(f.Names)+len(f.Folders)+len(f.Types)+len(f.Tags) == 0 && f.After.IsZero() && f.Before.IsZero()
 }
 
 // Match says whether f lets d through. A document without a time is outside of every bound.
 func (f Filter) Match(d Document) bool {
-	if len(f.Names) > 0 && !slices.Contains(f.Names, d.Name) || len(f.Types) > 0 && !slices.Contains(f.Types, d.Type) {
+	below := func(folder string) bool { return strings.HasPrefix(d.Name, strings.TrimSuffix(folder, "/")+"/") }
+	if len(f.Names)+len(f.Folders) > 0 && !slices.Contains(f.Names, d.Name) && !slices.ContainsFunc(f.Folders, below) {
 		return false
 	}
-	if f.Folder != "" && !strings.HasPrefix(d.Name, strings.TrimSuffix(f.Folder, "/")+"/") {
+	if len(f.Types) > 0 && !slices.Contains(f.Types, d.Type) {
 		return false
 	}
-	for _, t := range f.Tags {
-		if !slices.Contains(d.Tags, t) {
+	for _, list := range f.Tags {
+		if !slices.ContainsFunc(list, func(t string) bool { return slices.Contains(d.Tags, t) }) {
 			return false
 		}
 	}
@@ -180,7 +193,7 @@ func (f Filter) Match(d Document) bool {
 	return f.Before.IsZero() || !d.Modified.IsZero() && d.Modified.Before(f.Before)
 }
 
-// A Hit is a point that was found. Score is the cosine, -1 to 1.
+// A Hit is a point that was found. Score is the cosine, -1 to 1; of a Question with words it is the store's own.
 type Hit struct {
 	ID       uint64
 	Document string

@@ -53,20 +53,32 @@ func newLibraryState(st library.Status) libraryState {
 	return x
 }
 
-// libraryEvents tells a page that the state of the index has changed: "change", at most twice a second.
+// librarySeen is what a page of the library shows, as far as one has to know to see that it has changed.
+type librarySeen struct {
+	libraryState
+	changes        int64
+	partly, others string
+}
+
+func (s *Site) librarySeen() librarySeen {
+	st := s.Library.Status()
+	return librarySeen{newLibraryState(st), st.Changes, fmt.Sprint(st.Partly), fmt.Sprint(s.Library.Excluded(), st.NeverSend)}
+}
+
+// libraryEvents tells a page that what it shows has changed: "change", at most twice a second.
 func (s *Site) libraryEvents(w http.ResponseWriter, r *http.Request) error {
 	return s.stream(w, r, func(ctx context.Context, out *sse.Writer, sent func() error) error {
 		still, look := time.NewTicker(15*time.Second), time.NewTicker(500*time.Millisecond)
 		defer still.Stop()
 		defer look.Stop()
-		was := newLibraryState(s.Library.Status())
+		was := s.librarySeen()
 		for {
 			if err := sent(); err != nil {
 				return err
 			}
 			select {
 			case <-look.C:
-				now := newLibraryState(s.Library.Status())
+				now := s.librarySeen()
 				if now == was {
 					continue
 				}

@@ -13,6 +13,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
+	"home.arpa/lab/llm-runner/internal/library"
 	"home.arpa/lab/llm-runner/test/browsertest"
 )
 
@@ -28,7 +29,7 @@ func TestTheLibraryInABrowser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	site, _ := withDocuments(t, dir, "Private", "Privat")
+	site, l := withDocuments(t, dir, "Private", "Privat")
 	server := httptest.NewServer(site)
 	t.Cleanup(server.Close)
 	b := browsertest.Start(t)
@@ -50,6 +51,44 @@ func TestTheLibraryInABrowser(t *testing.T) {
 	x.Until(`document.querySelector('#found .trail')?.innerText.includes('report.pdf') && document.querySelector('#found .trail').innerText.includes('page 3')`)
 	x.Run(browsertest.Click("#found .hits a"))
 	x.Until(`location.pathname === '/documents/uploads' && document.querySelector('mark')?.innerText.startsWith('Annex') && document.querySelector('.hit').getBoundingClientRect().top < innerHeight`)
+
+	// The lists follow what changes, and what did not change is the same element still: with its focus, where it was, and what is typed.
+	x.Run(chromedp.Navigate(server.URL+"/library"), scripted, browsertest.Script(`document.querySelector('.shelf [data-key$="report.pdf"] button').focus(); scrollTo(0, 200);
+		document.querySelector('input[name=pattern]').value = 'half a pat'; window.row = document.activeElement; window.title = document.querySelector('#live p')`))
+	put := func(name, text string) {
+		t.Helper()
+		if err := l.Put(t.Context(), library.Uploads, library.Document{Path: name, Title: "Notes " + name, Text: []byte(text)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("a-new-one.md", "Something new.\n")
+	if err := os.WriteFile(filepath.Join(dir, "worse.md"), []byte("\xff\xfe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	x.Until(`document.querySelector('.shelf').innerText.includes('a-new-one.md') && document.querySelector('#trouble').innerText.includes('worse.md') && document.querySelector('#live').innerText.includes('3 in uploads')`)
+	x.Until(`document.activeElement === row && row.value === 'report.pdf' && scrollY > 100 && title.isConnected && document.querySelector('input[name=pattern]').value === 'half a pat'`)
+	if err := l.Forget(t.Context(), library.Uploads, "a-new-one.md"); err != nil {
+		t.Fatal(err)
+	}
+	x.Until(`!document.querySelector('.shelf').innerText.includes('a-new-one.md') && document.activeElement === row`)
+	// Who does not look is told when they look again, once.
+	x.Run(browsertest.Script(`window.fetched = 0; const real = fetch; window.fetch = (...a) => { fetched++; return real(...a); };
+		window.unseen = true; Object.defineProperty(document, 'hidden', { get: () => unseen, configurable: true });
+		window.heard = 0; window.beside = new EventSource('/library/events'); beside.addEventListener('change', () => heard++)`))
+	x.Until(`beside.readyState === EventSource.OPEN`)
+	for n := range 3 { // by the last the page has been told of the first
+		put("later.md", fmt.Sprintf("Something later, %d.\n", n))
+		x.Until(fmt.Sprintf(`heard > %d`, n))
+	}
+	x.Until(`fetched === 0 && !document.querySelector('.shelf').innerText.includes('later.md')`)
+	x.Run(browsertest.Script(`unseen = false; document.dispatchEvent(new Event('visibilitychange'))`))
+	x.Until(`document.querySelector('.shelf').innerText.includes('later.md')`)
+	if err := l.Forget(t.Context(), library.Uploads, "later.md"); err != nil {
+		t.Fatal(err)
+	}
 	if wrong := x.Complaints(); len(wrong) > 0 {
 		t.Errorf("the console complains: %q", wrong)
 	}

@@ -46,16 +46,20 @@ func TestTheLibraryPageFollowsTheIndex(t *testing.T) {
 	if got := res.Header.Get("Content-Type"); res.StatusCode != http.StatusOK || got != "text/event-stream" {
 		t.Fatal(res.Status, got)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "a.md"), []byte("apples"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := l.Sync(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
-		if strings.HasPrefix(lines.Text(), "event: change") {
-			return
+	lines := bufio.NewScanner(res.Body)
+	for _, text := range []string{"apples", "pears", "\xff", "\xff\xfe"} { // a new note, another text in it, a file that is skipped, and for another reason
+		if err := os.WriteFile(filepath.Join(dir, "a.md"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		told := false
+		for !told && lines.Scan() {
+			told = strings.HasPrefix(lines.Text(), "event: change")
+		}
+		if !told {
+			t.Fatalf("the page is not told of %q", text)
 		}
 	}
-	t.Error("the page is not told of the note")
 }

@@ -54,7 +54,7 @@ func TestTheLibraryIsSearchedAndKept(t *testing.T) {
 	}
 	_, body := ask("GET", "/library", "")
 	contains(t, body, "2 of 3 notes of "+dir+" are indexed", "1 skipped", "bad.md", "UTF-16", `aria-current="page"`)
-	contains(t, body, `<div id="live" data-live="/library/events">`)
+	contains(t, body, `<div id="live" data-live="/library/events" data-part>`)
 	_, body = ask("GET", "/library?q="+url.QueryEscape("heat pump's filter"), "")
 	contains(t, body, "2 passages, the best first.", `href="/notes/house.md?from=0&amp;to=`, "&lt;script&gt;<mark>filter</mark>&lt;/script&gt;", "&lt;b&gt;Heat&lt;/b&gt;",
 		"<summary>Why</summary>number 1 by its words", "How it was sought", "By words: 2 passages", "found by words alone")

@@ -6,14 +6,12 @@ package mcpclient
 import (
 	"cmp"
 	"context"
+	"crypto"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
-	"net/http"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -33,9 +31,16 @@ type ServerConfig struct {
 	Env     map[string]string // for the program, beside PATH, HOME, LANG and TMPDIR
 	URL     string
 	Headers map[string]string // sent with every request
-	OAuth   bool              // a person logs in once
+	OAuth   bool              // a person logs in once, or Grant says how it goes without
+	Grant   string            // GrantCode, GrantClient, GrantWorkload, GrantEnterprise
+	// Issuer is who gives the tokens, as a URL, and nobody else is asked for one; "" whoever the server names.
+	Issuer string
 	// ClientID and ClientSecret are how the server knows this program, where it was registered there by hand; "" it registers itself.
 	ClientID, ClientSecret string
+	ClientKey              crypto.Signer // instead of a secret, without a person; nil there is none
+	TokenFile              string        // path of the JWT that says who we are, for GrantWorkload and GrantEnterprise; read anew each time
+	IDP                    IDP           // for GrantEnterprise
+	DPoP                   bool          // tokens are bound to a key of ours, and others are refused
 	// Metadata is the https URL of a client ID metadata document that describes this program; "" there is none.
 	Metadata string
 }
@@ -360,51 +365,6 @@ func (s *server) watch(ctx context.Context, session *mcp.ClientSession) error {
 			}
 		}
 	}
-}
-
-// transport is how the server is reached, and how long connecting may take.
-func (s *server) transport() (mcp.Transport, time.Duration, error) {
-	if len(s.c.Command) > 0 {
-		cmd := exec.Command(s.c.Command[0], s.c.Command[1:]...)          //nolint:gosec // the owner configured it
-		for _, key := range []string{"PATH", "HOME", "LANG", "TMPDIR"} { // our keys are none of its business
-			if v, ok := os.LookupEnv(key); ok {
-				cmd.Env = append(cmd.Env, key+"="+v)
-			}
-		}
-		for _, key := range slices.Sorted(maps.Keys(s.c.Env)) {
-			cmd.Env = append(cmd.Env, key+"="+s.c.Env[key])
-		}
-		s.mu.Lock()
-		s.words = &tail{}
-		cmd.Stderr = s.words
-		s.mu.Unlock()
-		return &mcp.CommandTransport{Command: cmd, TerminateDuration: 2 * time.Second}, connectTime, nil
-	}
-	t := &mcp.StreamableClientTransport{Endpoint: s.c.URL, HTTPClient: &http.Client{Transport: headers{s.c.Headers}}, MaxRetries: 2}
-	if !s.c.OAuth {
-		return t, connectTime, nil
-	}
-	handler, err := s.oauth()
-	if err != nil {
-		return nil, 0, err
-	}
-	t.OAuthHandler = handler
-	return t, loginTime, nil
-}
-
-var _ auth.OAuthHandler = (*auth.AuthorizationCodeHandler)(nil)
-
-// headers sends the configured headers with every request.
-type headers struct{ all map[string]string }
-
-func (h headers) RoundTrip(r *http.Request) (*http.Response, error) {
-	if len(h.all) > 0 {
-		r = r.Clone(r.Context())
-		for key, value := range h.all {
-			r.Header.Set(key, value)
-		}
-	}
-	return http.DefaultTransport.RoundTrip(r)
 }
 
 // record keeps the first messages of a connection, for people to see.

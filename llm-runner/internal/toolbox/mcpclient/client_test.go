@@ -247,14 +247,14 @@ func TestALoginOutlivesAHiccupAndNotItsEnd(t *testing.T) {
 	} {
 		keep()
 		answer = c.answer
-		_, err := s.oauth()
+		_, err := s.oauth(http.DefaultClient)
 		if _, kept := s.kept(); kept != c.kept || (err != nil) != c.err {
 			t.Errorf("%s: kept %v, %v", c.answer, kept, err)
 		}
 	}
 	keep()
 	issuer.Close()
-	if _, err := s.oauth(); err == nil {
+	if _, err := s.oauth(http.DefaultClient); err == nil {
 		t.Error("nobody there to renew it, and no error")
 	}
 	if _, kept := s.kept(); !kept {

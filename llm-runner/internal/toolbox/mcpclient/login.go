@@ -86,19 +86,19 @@ type kept struct {
 	Token  *oauth2.Token  `json:"token"`
 }
 
-// oauth makes what logs in, with the tokens of the last login.
-func (s *server) oauth() (auth.OAuthHandler, error) {
+// oauth makes what logs in, with the tokens of the last login. Tokens are asked for by client.
+func (s *server) oauth(client *http.Client) (auth.OAuthHandler, error) {
 	fetch := s.fetch
 	if fetch == nil {
 		fetch = s.ask
 	}
 	redirect := strings.TrimSuffix(s.x.c.Public, "/") + "/tools/login/" + s.c.Name
 	c := &auth.AuthorizationCodeHandlerConfig{
-		RedirectURL: redirect, AuthorizationCodeFetcher: fetch, RequestRefreshToken: true,
+		RedirectURL: redirect, AuthorizationCodeFetcher: fetch, RequestRefreshToken: true, Client: client,
 		DynamicClientRegistrationConfig: &auth.DynamicClientRegistrationConfig{Metadata: &oauthex.ClientRegistrationMetadata{
 			RedirectURIs: []string{redirect}, ClientName: "llm-runner", GrantTypes: []string{"authorization_code", "refresh_token"}}},
 		NewTokenSource: func(ctx context.Context, config *oauth2.Config, t *oauth2.Token) (oauth2.TokenSource, error) {
-			keep := &keeper{path: s.tokenFile(), server: s.c.URL, config: config, source: config.TokenSource(ctx, t)}
+			keep := &keeper{path: s.tokenFile(), server: s.c.URL, config: config, source: config.TokenSource(ctx, t), bound: s.c.DPoP}
 			_, err := keep.Token()
 			return keep, err
 		},
@@ -107,14 +107,14 @@ func (s *server) oauth() (auth.OAuthHandler, error) {
 		c.ClientIDMetadataDocumentConfig = &auth.ClientIDMetadataDocumentConfig{URL: s.c.Metadata}
 	}
 	if s.c.ClientID != "" {
-		c.PreregisteredClient = &oauthex.ClientCredentials{ClientID: s.c.ClientID}
+		c.PreregisteredClient = &oauthex.ClientCredentials{ClientID: s.c.ClientID, Issuer: s.c.Issuer}
 		if s.c.ClientSecret != "" {
 			c.PreregisteredClient.ClientSecretAuth = &oauthex.ClientSecretAuth{ClientSecret: s.c.ClientSecret}
 		}
 	}
 	if k, ok := s.kept(); ok {
-		asking := context.WithValue(context.Background(), oauth2.HTTPClient, &http.Client{Timeout: connectTime})
-		keep := &keeper{path: s.tokenFile(), server: s.c.URL, config: k.Config, source: k.Config.TokenSource(asking, k.Token)}
+		asking := context.WithValue(context.Background(), oauth2.HTTPClient, client)
+		keep := &keeper{path: s.tokenFile(), server: s.c.URL, config: k.Config, source: k.Config.TokenSource(asking, k.Token), bound: s.c.DPoP}
 		var refused *oauth2.RetrieveError
 		switch _, err := keep.Token(); {
 		case err == nil:
@@ -139,7 +139,7 @@ func (s *server) kept() (k kept, ok bool) {
 	if err != nil || json.Unmarshal(b, &k) != nil {
 		return k, false
 	}
-	return k, k.Server == s.c.URL && k.Config != nil && k.Token != nil
+	return k, k.Server == s.c.URL && k.Config != nil && k.Token != nil && (!s.c.DPoP || bound(k.Token) == nil)
 }
 
 // A keeper writes tokens down when they are new, readable by this user only.
@@ -147,6 +147,7 @@ type keeper struct {
 	path, server string
 	config       *oauth2.Config
 	source       oauth2.TokenSource
+	bound        bool // to a key: others are refused
 
 	mu   sync.Mutex
 	last string
@@ -157,6 +158,11 @@ func (k *keeper) Token() (*oauth2.Token, error) {
 	if err != nil {
 		return nil, err
 	}
+	if k.bound {
+		if err := bound(t); err != nil {
+			return nil, err
+		}
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if t.AccessToken == k.last {
@@ -164,17 +170,22 @@ func (k *keeper) Token() (*oauth2.Token, error) {
 	}
 	b, err := json.Marshal(kept{k.server, k.config, t})
 	if err == nil {
-		err = os.MkdirAll(filepath.Dir(k.path), 0o700)
-	}
-	if err == nil {
-		err = os.WriteFile(k.path+".new", b, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(k.path+".new", k.path)
+		err = keep(k.path, b)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("keep the login: %w", err)
 	}
 	k.last = t.AccessToken
 	return t, nil
+}
+
+// keep writes a file that only this user can read, whole.
+func keep(path string, b []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }

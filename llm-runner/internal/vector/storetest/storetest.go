@@ -29,6 +29,7 @@ func Run(t *testing.T, begin func(t *testing.T) (open func() vector.Store)) {
 		{"a deleted document is gone, and deleting it again is no error", deleted},
 		{"documents come back with all that was said of them", documents},
 		{"filters", filters},
+		{"words are found, where a store keeps them, and are no harm where it does not", words},
 		{"only the direction of a vector counts", direction},
 		{"what does not fit is refused and nothing is stored", refused},
 		{"a thousand documents at once", many},
@@ -207,22 +208,87 @@ func filters(t *testing.T, s *store) {
 	}{
 		{"none", vector.Filter{}, []uint64{1, 2, 3, 4, 5}},
 		{"names", vector.Filter{Names: []string{"d.pdf", "work/a.md", "not there"}}, []uint64{1, 4}},
-		{"a folder", vector.Filter{Folder: "work"}, []uint64{1, 2}},
-		{"a folder with a slash", vector.Filter{Folder: "work/deep/"}, []uint64{2}},
+		{"a folder", vector.Filter{Folders: []string{"work"}}, []uint64{1, 2}},
+		{"a folder with a slash", vector.Filter{Folders: []string{"work/deep/"}}, []uint64{2}},
 		{"types", vector.Filter{Types: []string{"pdf", "page"}}, []uint64{4}},
-		{"a tag is not its parent", vector.Filter{Tags: []string{"x"}}, []uint64{1, 2}},
-		{"two tags", vector.Filter{Tags: []string{"y", "x"}}, []uint64{2}},
+		{"a tag is not its parent", vector.Filter{Tags: [][]string{{"x"}}}, []uint64{1, 2}},
+		{"two tags", vector.Filter{Tags: [][]string{{"y"}, {"x"}}}, []uint64{2}},
+		{"a tag or another one", vector.Filter{Tags: [][]string{{"x", "x/sub", "not there"}}}, []uint64{1, 2, 5}},
+		{"two tags or others", vector.Filter{Tags: [][]string{{"x/sub", "x"}, {"z", "y"}}}, []uint64{2}},
+		{"folders", vector.Filter{Folders: []string{"workshop", "not there", "work/deep"}}, []uint64{2, 3}},
+		{"a name or a folder", vector.Filter{Names: []string{"d.pdf", "not there"}, Folders: []string{"work/deep"}}, []uint64{2, 4}},
+		{"a name or a folder, and a type", vector.Filter{Names: []string{"d.pdf"}, Folders: []string{"work"}, Types: []string{"note"}}, []uint64{1, 2}},
 		{"after", vector.Filter{After: day(2)}, []uint64{2, 3, 4}},
 		{"before", vector.Filter{Before: day(2)}, []uint64{1}},
 		{"between", vector.Filter{After: day(2), Before: day(4)}, []uint64{2, 3}},
-		{"all at once", vector.Filter{Folder: "work", Types: []string{"note"}, Tags: []string{"x"}, After: day(2)}, []uint64{2}},
-		{"nothing", vector.Filter{Folder: "wor"}, []uint64{}},
+		{"all at once", vector.Filter{Folders: []string{"work"}, Types: []string{"note"}, Tags: [][]string{{"x"}}, After: day(2)}, []uint64{2}},
+		{"nothing", vector.Filter{Folders: []string{"wor"}}, []uint64{}},
 	} {
 		if got := query(t, c, vector.Query{Vector: east, Limit: 10, Filter: test.f}); !slices.Equal(got, test.want) {
 			t.Errorf("%s: got %v, want %v", test.name, got, test.want)
 		}
 	}
 	same(t, query(t, c, vector.Query{Vector: east, Limit: 2, Filter: vector.Filter{Types: []string{"note"}}}), []uint64{1, 2})
+}
+
+func words(t *testing.T, s *store) {
+	c := s.vault()
+	say := func(terms ...uint32) vector.Words {
+		w := vector.Words{Terms: terms}
+		for range terms {
+			w.Weights = append(w.Weights, 1)
+		}
+		return w
+	}
+	put := func(id uint64, name string, v []float32, terms ...uint32) {
+		e := doc(name, id, v)
+		e.Points[0].Words, e.Tags = say(terms...), []string{name[:1]}
+		check(t, c.Replace(t.Context(), e))
+	}
+	put(1, "a.md", east, 7, 8, math.MaxUint32)
+	put(2, "b.md", []float32{1, 0.1, 0, 0}, 7)
+	put(3, "c.md", north, 7, 9)
+	put(4, "d.md", up) // without words
+	same(t, query(t, c, vector.Query{Vector: east, Limit: 2}), []uint64{1, 2})
+	wordy, ok := c.(vector.Worded)
+	if !ok {
+		return
+	}
+	ask := func(q vector.Question) []uint64 {
+		t.Helper()
+		hits, err := wordy.Search(t.Context(), q)
+		check(t, err)
+		ids := []uint64{}
+		for _, h := range hits {
+			ids = append(ids, h.ID)
+		}
+		return ids
+	}
+	by := func(limit int, f vector.Filter, terms ...uint32) []uint64 {
+		t.Helper()
+		return ask(vector.Question{Query: vector.Query{Limit: limit, Filter: f}, Words: say(terms...)})
+	}
+	same(t, by(9, vector.Filter{}, 7), []uint64{1, 2, 3})
+	same(t, by(9, vector.Filter{}, 7, 9), []uint64{3, 1, 2}) // what is rare counts for more
+	same(t, by(1, vector.Filter{}, 7, 8, math.MaxUint32), []uint64{1})
+	same(t, by(9, vector.Filter{Tags: [][]string{{"b", "c"}}}, 7), []uint64{2, 3})
+	same(t, by(9, vector.Filter{}, 1000), []uint64{})
+	both := vector.Question{Query: vector.Query{Vector: east, Limit: 9}, Words: say(8)}
+	if got := ask(both); len(got) != 4 || got[0] != 1 { // first of both lanes; meaning finds them all
+		t.Errorf("both lanes find %v", got)
+	}
+	both.Filter = vector.Filter{Names: []string{"b.md"}}
+	same(t, ask(both), []uint64{2})
+	same(t, ask(vector.Question{Query: vector.Query{Vector: east, Limit: 2}}), []uint64{1, 2})
+	for _, q := range []vector.Question{{Words: say(7)}, {Query: vector.Query{Limit: 1}, Words: vector.Words{Terms: []uint32{7}}}, {Query: vector.Query{Limit: 1}}} {
+		if _, err := wordy.Search(t.Context(), q); err == nil {
+			t.Errorf("%+v was answered", q)
+		}
+	}
+	put(3, "c.md", north, 8)
+	same(t, by(9, vector.Filter{}, 9), []uint64{})
+	check(t, c.Delete(t.Context(), "a.md"))
+	same(t, by(9, vector.Filter{}, 8), []uint64{3})
 }
 
 func direction(t *testing.T, s *store) {

@@ -386,9 +386,14 @@ function live() {
   const source = new EventSource(url);
   const prose = $('.arriving') || document.createElement('div');
   prose.className = 'prose arriving';
-  let loading, again, over;
+  let loading, again, over, late;
   const put = next => {
-    const now = $('#live'), had = document.activeElement, inside = now.contains(had);
+    const now = $('#live');
+    if (now.dataset.part !== undefined) {
+      for (const part of $$('[data-part]')) { const fresh = $('#' + part.id, next.ownerDocument); if (fresh) alter(part, fresh); }
+      return;
+    }
+    const had = document.activeElement, inside = now.contains(had);
     const same = inside && (had.matches('a[href]') ? `a[href="${had.getAttribute('href')}"]` : `form[action="${had.closest('form')?.getAttribute('action')}"] button`);
     const fresh = $('.arriving', next);
     if (fresh && !prose.children.length) prose.replaceChildren(...fresh.childNodes);
@@ -400,6 +405,8 @@ function live() {
     countdown();
   };
   const load = async () => {
+    late = document.hidden; // nobody looks: once, when somebody does again
+    if (late) return;
     if (loading) { again = true; return; }
     loading = true;
     do {
@@ -414,9 +421,30 @@ function live() {
   };
   source.addEventListener('change', load);
   source.addEventListener('open', load);
+  const seen = () => { if (late) load(); };
+  document.addEventListener('visibilitychange', seen);
   source.addEventListener('blocks', e => fill(prose, JSON.parse(e.data)));
-  source.onerror = () => { if (source.readyState === EventSource.CLOSED && !over) setTimeout(live, 2000); };
+  source.onerror = () => { if (source.readyState === EventSource.CLOSED) { document.removeEventListener('visibilitychange', seen); if (!over) setTimeout(live, 2000); } };
   addEventListener('pagehide', () => source.close(), { once: true });
+}
+
+// What is as it was stays the same element, with its focus, its place and what is typed or open in it. Rows are told apart by data-key.
+function alter(now, next) {
+  if (now.nodeType !== next.nodeType || now.nodeName !== next.nodeName) { now.replaceWith(next.cloneNode(true)); return; }
+  if (now.nodeType !== Node.ELEMENT_NODE) { if (now.data !== next.data) now.data = next.data; return; }
+  for (const a of [...now.attributes]) if (!next.hasAttribute(a.name) && a.name !== 'open') now.removeAttribute(a.name);
+  for (const a of next.attributes) if (now.getAttribute(a.name) !== a.value) now.setAttribute(a.name, a.value);
+  const key = n => n.dataset?.key, keys = new Set([...next.children].map(key));
+  for (const child of [...now.children]) if (key(child) && !keys.has(key(child))) child.remove();
+  const had = new Map([...now.children].map(child => [key(child), child]));
+  let at = now.firstChild;
+  for (const fresh of [...next.childNodes]) {
+    const old = key(fresh) ? had.get(key(fresh)) : at && !key(at) ? at : null;
+    if (!old) { now.insertBefore(fresh.cloneNode(true), at); continue; }
+    if (old === at) at = at.nextSibling; else now.insertBefore(old, at);
+    alter(old, fresh);
+  }
+  while (at) { const rest = at.nextSibling; at.remove(); at = rest; }
 }
 
 function countdown() {
