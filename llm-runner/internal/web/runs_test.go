@@ -71,7 +71,7 @@ func TestARunIsDrawnAndForked(t *testing.T) {
 		t.Errorf("no run: %d", code)
 	}
 	_, body, _ = ask("GET", "/runs/1", nil)
-	contains(t, body, `<svg class="run"`, "understand, retrieve, sift, grade, synthesise, verify, answer", "1 of 1 statements stand", `class="way taken"`, "system: Answer the question", "It is washed in spring [1].")
+	contains(t, body, `<svg class="run"`, "route, understand, retrieve, sift, rerank, grade, synthesise, verify, answer", "1 of 1 statements stand", `class="way taken"`, "system: Answer the question", "It is washed in spring [1].")
 	if strings.Contains(body, "<b>filter") || strings.Contains(body, "<filter>") {
 		t.Error("a note's markup is in the page")
 	}
@@ -79,12 +79,12 @@ func TestARunIsDrawnAndForked(t *testing.T) {
 	contains(t, body, `"status": "done"`, `"node": "verify"`, `"name": "draft"`)
 	_, body, _ = ask("GET", "/api/runs", nil)
 	contains(t, body, `"name": "synthesise"`)
-	code, _, to := ask("POST", "/runs/1/fork", url.Values{"step": {"4"}, "state": {`{"asked":"mine","model":"m","drafts":[{"text":"NOT IN THE SOURCES"}]}`}})
+	code, _, to := ask("POST", "/runs/1/fork", url.Values{"step": {"6"}, "state": {`{"asked":"mine","model":"m","drafts":[{"text":"NOT IN THE SOURCES"}]}`}})
 	if code != 303 || to != "/runs/2" || len(proceeded) != 1 || proceeded[0] != 2 {
 		t.Errorf("%d to %s, %v", code, to, proceeded)
 	}
 	_, body, _ = ask("GET", "/runs/2", nil)
-	contains(t, body, `Forked from <a href="/runs/1">run 1</a> after step 4`, "Your notes do not say.")
+	contains(t, body, `Forked from <a href="/runs/1">run 1</a> after step 6`, "Your notes do not say.")
 	_, body, _ = ask("GET", "/runs/1", nil)
 	contains(t, body, `name="step" value="-1"`, "&#34;asked&#34;: &#34;When is the \\u003cfilter\\u003e washed?&#34;")
 	code, _, to = ask("POST", "/runs/1/fork", url.Values{"step": {"-1"}, "state": {`{"asked":"Once more","model":"m"}`}})
