@@ -361,7 +361,9 @@ func (st *Store) call(ctx context.Context, run int64, step int, name string) (a 
 		return a, false, fmt.Errorf("read answer %s of run %d: %w", name, run, err)
 	}
 	a.Message, a.Finish = llm.Says(llm.Assistant, text), cmp.Or(llm.Finish(finish), llm.FinishStop)
-	a.Route = &llm.Route{Provider: provider, Model: model, Withheld: withheld}
+	if provider != "" || withheld > 0 {
+		a.Route = &llm.Route{Provider: provider, Model: model, Withheld: withheld}
+	}
 	a.Usage = llm.Usage{Input: llm.Known(in), Output: llm.Known(out)}
 	return a, true, nil
 }
