@@ -10,10 +10,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/library"
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/provider/scripted"
 )
 
 // clerk writes word by word what it is told to, and orders passages as it is told to.
@@ -415,5 +417,47 @@ func TestTheBestOfManyAreKeptAndTheCutIsTold(t *testing.T) {
 		return slices.ContainsFunc(before, func(b Source) bool { return b.Path == f.Path })
 	}) {
 		t.Errorf("what it finds of use does not stand first: %+v", x.Found[:6])
+	}
+}
+
+// BenchmarkFirstWord measures how long it is from the question to the first word of an answer from a model that answers at once: by the library alone, as
+// the model vault was, and by the graph.
+func BenchmarkFirstWord(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "answers.yaml")
+	if err := os.WriteFile(path, []byte("reply:\n  - text: 'Every three years [1: \"three years\"].'\n"), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	house, err := scripted.New(scripted.Config{Name: "house", Path: path})
+	if err != nil {
+		b.Fatal(err)
+	}
+	files := map[string]string{}
+	for i := range 2000 {
+		files[fmt.Sprintf("%d.md", i)] = fmt.Sprintf("# Machine %d\n\nThe anode of machine %d is replaced every %d years. Its boiler stands in room %d.\n\n## Care\n\nDrain the tank in May, and look at valve %d.\n", i, i, i%9+2, i%40, i*7)
+	}
+	l := notes(b, files)
+	writes := func(llm.Request) (string, bool) { return "m", true }
+	alone := library.NewVault(l, nil)
+	alone.WriteBy(library.Writer{Provider: house, Model: writes})
+	st, _ := newStore(b)
+	q := &Inquiries{Store: st, Reader: house, Notes: library.NewVault(l, nil), Orders: l.Orders, Model: writes}
+	for name, p := range map[string]llm.Provider{"library": alone, "graph": q.Vault()} {
+		b.Run(name, func(b *testing.B) {
+			var first []time.Duration
+			for b.Loop() {
+				began, n := time.Now(), len(first)
+				for ev, err := range p.Stream(b.Context(), asksVault("How often is the anode of machine 77 replaced?", "")) {
+					if err != nil {
+						b.Fatal(err)
+					}
+					if ev.Text != "" && len(first) == n {
+						first = append(first, time.Since(began))
+					}
+				}
+			}
+			slices.Sort(first)
+			b.ReportMetric(float64(first[len(first)/2].Microseconds())/1000, "ms/first-word")
+			b.ReportMetric(float64(first[len(first)*95/100].Microseconds())/1000, "ms/first-word-p95")
+		})
 	}
 }
