@@ -24,7 +24,7 @@ type Report struct {
 
 // Note is the whole note of a report that belongs to no job; the library leaves it out (generated: true), so that no answer rests on an answer.
 func (r Report) Note() []byte {
-	return []byte("---\ngenerated: true\ntype: research\n" + r.Front + "---\n\n" + r.Body)
+	return []byte(llm.Inert("---\ngenerated: true\ntype: research\n"+r.Front+"---\n\n"+r.Body, ""))
 }
 
 // ErrNoReport says that a run has none: it has not come to an answer, or went straight to it.
