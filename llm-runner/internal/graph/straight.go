@@ -19,10 +19,12 @@ const (
 )
 
 var (
-	// asksMore are words by which a person asks for more than a short answer.
-	asksMore = regexp.MustCompile(`(?i)\b(thorough(ly)?|in[- ]depth|exhaustive(ly)?|comprehensive(ly)?|research|gründlich|ausführlich|umfassend|recherchiere?|recherche)\b`)
+	// asksMore are words by which a person asks for more than a short answer: not those that a question may well be about.
+	asksMore = regexp.MustCompile(`(?i)\b(thoroughly|in[- ]depth|in (great|full) detail|exhaustively|comprehensively|gründlich|ausführlich|umfassend|im detail)\b|^\W*((please|bitte)\W+)?(do (some )?research|research|recherchiere?)\b`)
 	// compares are words by which two things are held against each other.
-	compares = regexp.MustCompile(`(?i)\b(compare[ds]?|comparison|versus|vs|differences? between|pros and cons|advantages and disadvantages|vergleich(e|en)?|im vergleich|unterschiede? zwischen|vor- und nachteile)\b`)
+	compares = regexp.MustCompile(`(?i)\b(compare|versus|vs|differences? between|pros and cons|advantages and disadvantages|vergleiche|im vergleich|unterschiede? zwischen|vor- und nachteile)\b`)
+	// asked is a question's end: no mark within an address.
+	asked = regexp.MustCompile(`\?+(\W|$)`)
 )
 
 // leastAsked is how many words stand before a question mark that ends a question of its own ("really?" is none).
@@ -49,7 +51,7 @@ func wayOf(x *Inquiry) (way, why string) {
 
 // questions counts the questions of a text, by their marks.
 func questions(text string) (n int) {
-	parts := strings.Split(text, "?")
+	parts := asked.Split(text, -1)
 	for _, p := range parts[:len(parts)-1] {
 		if len(strings.Fields(p)) >= leastAsked {
 			n++

@@ -125,7 +125,13 @@ func TestTheWayIsDecidedByRule(t *testing.T) {
 		"Vergleiche Boiler und Pumpe":                     Thorough,
 		"Erkläre mir gründlich die Heizung":               Thorough,
 		"Look into the boiler in depth":                   Thorough,
-		"What was the result of the research?":            Thorough,
+		"What was the result of the research?":            Straight,
+		"Was deckt meine umfassende Versicherung?":        Straight,
+		"What does comprehensive insurance cover?":        Straight,
+		"Where is the comparison of pumps?":               Straight,
+		"What says https://example.org/a?b=c of it all?":  Straight,
+		"Research the boiler":                             Thorough,
+		"Bitte recherchiere die Pumpe":                    Thorough,
 	} {
 		if got, why := wayOf(&Inquiry{Wanted: Auto, Asked: text, Writes: true}); got != want || why == "" {
 			t.Errorf("%q goes %s (%s), want %s", text, got, why, want)
