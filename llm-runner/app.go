@@ -104,9 +104,8 @@ func (a *app) open(ctx context.Context, notify func(route.Change)) (err error) {
 	if a.library, err = library.New(ctx, library.Config{DB: a.local, Documents: a.db, Source: source, Read: documentReader(), NeverSend: c.Vault.private}); err != nil {
 		return err
 	}
-	vault := library.NewVault(a.library, a.connected)
-	a.inquiries = a.newInquiries(vault)
-	all, err := members(c, vault, a.inquiries)
+	a.inquiries = a.newInquiries(library.NewVault(a.library, a.connected))
+	all, err := members(c, a.inquiries)
 	if err != nil {
 		return err
 	}
@@ -124,7 +123,6 @@ func (a *app) open(ctx context.Context, notify func(route.Change)) (err error) {
 	if err := a.understand(ctx); err != nil {
 		return err
 	}
-	vault.WriteBy(library.Writer{Provider: a.router, Model: a.writer})
 	a.forgetRemoved(all)
 	a.openMemory()
 	return a.openTools(ctx)

@@ -9,8 +9,10 @@ import (
 	"home.arpa/lab/llm-runner/internal/llm"
 )
 
-// ResearchConfig is about the model research, and jobs of that type.
+// ResearchConfig is about how questions to the notes are answered: the model vault, the model research, and jobs of that type.
 type ResearchConfig struct {
+	Way  string        `yaml:"way"`  // how the model vault goes: graph.Auto, Straight or Thorough; research always goes the thorough way
+	Keep time.Duration `yaml:"keep"` // how long the steps of straight answers are kept; 0 for ever. Those of the thorough way: as jobs
 	// Plan is ask where people who ask in a conversation see the plan first, unless that conversation says otherwise. Jobs say so themselves.
 	Plan   string `yaml:"plan"`
 	Folder string `yaml:"folder"` // where reports go that are saved from a page, below vault.path
@@ -24,7 +26,7 @@ type ResearchConfig struct {
 }
 
 // usualResearch is what is used where nothing is said.
-var usualResearch = ResearchConfig{Plan: llm.PlanAuto, Folder: "research", Rewrites: 1, WebRounds: 2,
+var usualResearch = ResearchConfig{Way: graph.Auto, Keep: 7 * 24 * time.Hour, Plan: llm.PlanAuto, Folder: "research", Rewrites: 1, WebRounds: 2,
 	Calls: graph.DefaultBudget.Calls, Tokens: graph.DefaultBudget.Tokens, Time: graph.DefaultBudget.Time}
 
 func (c ResearchConfig) budget() graph.Budget {
@@ -46,6 +48,12 @@ func (v *validator) research() {
 	c := &v.c.Research
 	if c.Plan != llm.PlanAsk && c.Plan != llm.PlanAuto {
 		v.fault("research.plan", "%q is not one of ask, auto: ask shows people the plan before anything is searched", c.Plan)
+	}
+	if c.Way != graph.Auto && c.Way != graph.Straight && c.Way != graph.Thorough {
+		v.fault("research.way", "%q is not one of auto, straight, thorough: auto asks one question to a model, and goes the thorough way for what has several parts", c.Way)
+	}
+	if c.Keep < 0 {
+		v.fault("research.keep", "%s is below zero: write for example 168h, or 0 to keep for ever", c.Keep)
 	}
 	if f := c.Folder; f == "" || filepath.IsAbs(f) || filepath.Clean(f) != f || strings.HasPrefix(f, ".") {
 		v.fault("research.folder", "%q is not a folder below vault.path: write for example research", f)

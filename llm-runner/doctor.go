@@ -88,7 +88,7 @@ func examine(ctx context.Context, c *Config) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	all := []Finding{examineData(c), examineDatabase(ctx, c), examineVault(c)}
-	providers, err := members(c, nil, nil)
+	providers, err := members(c, nil)
 	if err != nil {
 		return append(all, Finding{What: "providers", Status: "wrong", Text: err.Error()})
 	}

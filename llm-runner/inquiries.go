@@ -21,8 +21,8 @@ import (
 	"home.arpa/lab/llm-runner/internal/toolbox/loop"
 )
 
-// newInquiries makes the provider of the model research. What it asks models goes to the router, which main sets once it is made.
-func (a *app) newInquiries(plain llm.Provider) *graph.Inquiries {
+// newInquiries makes the provider of the models vault and research. What it asks models goes to the router, which main sets once it is made.
+func (a *app) newInquiries(notes *library.Vault) *graph.Inquiries {
 	st := graph.NewStore(a.db)
 	st.Cost, st.Traces = a.config.Prices.Cost, a.traces
 	st.Asked = func(ctx context.Context, tx *sql.Tx, r graph.RunRow) error {
@@ -30,9 +30,9 @@ func (a *app) newInquiries(plain llm.Provider) *graph.Inquiries {
 			Text: fmt.Sprintf("The plan of research waits for your word: start, change or cancel it at /runs/%d. What asked for it is held until then.", r.ID)})
 	}
 	c := a.config.Research
-	return &graph.Inquiries{Store: st, Plain: plain, Model: a.writer, Budget: c.budget(), Rewrites: bounded(c.Rewrites), Rounds: bounded(c.WebRounds), PlanFirst: c.Plan == llm.PlanAsk,
+	return &graph.Inquiries{Store: st, Plain: notes, Notes: notes, Way: c.Way, Orders: a.library.Orders, Model: a.writer, Budget: c.budget(), Rewrites: bounded(c.Rewrites), Rounds: bounded(c.WebRounds), PlanFirst: c.Plan == llm.PlanAsk,
 		Search: func(ctx context.Context, collection, query string, n int, private bool) ([]graph.Source, error) {
-			hits, err := a.library.Find(ctx, library.Request{Query: query, Limit: n, Rerank: true, Private: private, Filter: library.Filter{Collection: collection}})
+			hits, err := a.library.Find(ctx, library.Request{Query: query, Limit: n, Private: private, Filter: library.Filter{Collection: collection}})
 			if err != nil {
 				return nil, err
 			}
@@ -124,7 +124,7 @@ const planAlert = "plan"
 // report is the note of a research job.
 func (a *app) report(ctx context.Context, key string) (front, body string, ok bool, err error) {
 	run, err := a.inquiries.Store.Keyed(ctx, key)
-	if errors.Is(err, graph.ErrNotFound) {
+	if errors.Is(err, graph.ErrNotFound) || err == nil && run.Graph != graph.Name {
 		return "", "", false, nil
 	}
 	if err != nil {
@@ -170,11 +170,11 @@ func (a *app) planned(queue *jobs.Service, chats *chat.Service) func(graph.RunRo
 	}
 }
 
-// direct answers research without the loop of tools, which it does not use, and everything else with it: so a run keeps its name.
+// direct answers research and vault without the loop of tools, which they do not use, and everything else with it: so a run keeps its name.
 type direct struct{ research, other llm.Provider }
 
 func (d direct) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
-	if req.Model == graph.Name {
+	if req.Model == graph.Name || req.Model == library.Model {
 		req.Use = nil
 		return d.research.Stream(ctx, req)
 	}
@@ -275,11 +275,22 @@ func (a *app) goOn(ctx context.Context, wanted func(context.Context, string) (bo
 		case id := <-a.proceed:
 			proceed(id)
 		case <-clean.C:
-			if err := a.inquiries.Store.Clean(ctx, time.Now().Add(-a.config.Jobs.Keep)); err != nil && ctx.Err() == nil {
+			if err := a.cleanRuns(ctx, time.Now()); err != nil && ctx.Err() == nil {
 				a.log.Warn("delete old runs", "error", err)
 			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+// cleanRuns deletes the runs that are older than they are kept: those of the straight way apart, of which there are many. 0 keeps for ever.
+func (a *app) cleanRuns(ctx context.Context, now time.Time) (err error) {
+	if keep := a.config.Jobs.Keep; keep > 0 {
+		err = a.inquiries.Store.Clean(ctx, now.Add(-keep))
+	}
+	if keep := a.config.Research.Keep; keep > 0 {
+		err = errors.Join(err, a.inquiries.Store.CleanStraight(ctx, now.Add(-keep)))
+	}
+	return err
 }

@@ -14,6 +14,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/graph"
 	"home.arpa/lab/llm-runner/internal/jobs"
+	"home.arpa/lab/llm-runner/internal/library"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/toolbox/browse"
 )
@@ -155,5 +156,76 @@ type silent struct{}
 func (silent) Stream(context.Context, llm.Request) iter.Seq2[llm.Event, error] {
 	return func(yield func(llm.Event, error) bool) {
 		_ = yield(llm.Event{Text: "?"}, nil) && yield(llm.Event{Finish: llm.FinishStop}, nil)
+	}
+}
+
+// Runs of the straight way are many, and kept apart from the others; what is kept for ever is.
+func TestRunsAreKeptAsLongAsIsSaid(t *testing.T) {
+	for _, tt := range []struct {
+		config         string
+		thorough, some int // of one each, ten days later
+	}{
+		{"", 1, 0},
+		{"jobs: {keep: 24h}\nresearch: {keep: 0}\n", 0, 1},
+		{"jobs: {keep: 0}\nresearch: {keep: 0}\n", 1, 1},
+		{"jobs: {keep: 24h}\nresearch: {keep: 24h}\n", 0, 0},
+	} {
+		c, err := load(t, tt.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Data = t.TempDir()
+		a, err := assemble(t.Context(), c, quiet(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.inquiries.Model = func(llm.Request) (string, bool) { return "m", true }
+		a.inquiries.Reader = silent{}
+		for _, model := range []string{library.Model, graph.Name} {
+			// Who asks a model that says nothing gets nothing, but the run has ended.
+			_, _ = llm.Collect(a.asker.Stream(t.Context(), llm.Request{Model: model, Requires: model, Purpose: "ask", Messages: []llm.Message{llm.Says(llm.User, "What is it?")}}))
+		}
+		if err := a.cleanRuns(t.Context(), time.Now().Add(10*24*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		thorough, err := a.inquiries.Store.Runs(t.Context(), 9)
+		if err != nil {
+			t.Fatal(err)
+		}
+		some, err := a.inquiries.Store.Straight(t.Context(), 9)
+		if err != nil || len(thorough) != tt.thorough || len(some) != tt.some {
+			t.Errorf("%q: %d thorough and %d straight are left, want %d and %d (%v)", tt.config, len(thorough), len(some), tt.thorough, tt.some, err)
+		}
+		a.close()
+	}
+}
+
+// The model vault is one graph with research, and decides which way it goes.
+func TestVaultDecidesItsWay(t *testing.T) {
+	for config, want := range map[string]string{"": "straight thorough", "research: {way: straight}\n": "straight straight", "research: {way: thorough}\n": "thorough thorough"} {
+		c, err := load(t, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Data = t.TempDir()
+		a, err := assemble(t.Context(), c, quiet(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.inquiries.Model = func(llm.Request) (string, bool) { return "m", true }
+		a.inquiries.Reader = silent{}
+		var got []string
+		for i, text := range []string{"What is it?", "What is the difference between a job and a hold?"} {
+			_, _ = llm.Collect(a.asker.Stream(t.Context(), llm.Request{Model: library.Model, Run: fmt.Sprintf("turn-%d", i), Use: []string{"*"}, Purpose: "chat", Messages: []llm.Message{llm.Says(llm.User, text)}}))
+			run, err := a.inquiries.Store.Keyed(t.Context(), fmt.Sprintf("turn-%d", i))
+			if err != nil || run.Graph != library.Model {
+				t.Fatalf("%+v, %v", run, err)
+			}
+			got = append(got, run.Way)
+		}
+		if s := strings.Join(got, " "); s != want {
+			t.Errorf("%q: %s, want %s", config, s, want)
+		}
+		a.close()
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/graph"
-	"home.arpa/lab/llm-runner/internal/library"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/provider/anthropic"
 	"home.arpa/lab/llm-runner/internal/provider/gemini"
@@ -26,7 +25,7 @@ import (
 )
 
 // members makes the router's providers: those configured, or else those found, and always the vault.
-func members(c *Config, vault *library.Vault, research *graph.Inquiries) ([]route.Member, error) {
+func members(c *Config, notes *graph.Inquiries) ([]route.Member, error) {
 	var all []route.Member
 	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
 		m, err := newMember(name, c.Providers[name])
@@ -49,7 +48,7 @@ func members(c *Config, vault *library.Vault, research *graph.Inquiries) ([]rout
 			all = append(all, m)
 		}
 	}
-	return append(all, route.Member{Name: "vault", Kind: "vault", Provider: vault}, route.Member{Name: graph.Name, Kind: "vault", Provider: research}), nil
+	return append(all, route.Member{Name: "vault", Kind: "vault", Provider: notes.Vault()}, route.Member{Name: graph.Name, Kind: "vault", Provider: notes}), nil
 }
 
 func newMember(name string, p ProviderConfig) (route.Member, error) {

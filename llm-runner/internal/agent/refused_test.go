@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -76,6 +77,25 @@ func TestWhatCannotBeWrittenIsWrittenLater(t *testing.T) {
 				t.Errorf("the next run: %s", x.State)
 			}
 		})
+	}
+}
+
+// What an agent's model says is written as it is said, and runs nowhere.
+func TestTheNoteOfAnAgentRunsNothing(t *testing.T) {
+	b := newBench(t, nil).start()
+	d := Delivery{Run: 7, Sink: "vault", Name: "briefing/today", Text: "---\n" + owned("briefing", 7) + "title: \"<% x %>\"\n---\n\n```dataviewjs\nx()\n```\n\nFerns `$= x()`.\n"}
+	at, err := b.writeNote(&d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := b.writeNote(&d) // after a death
+	if err != nil || again != at {
+		t.Errorf("%q and %q, %v", at, again, err)
+	}
+	text, err := os.ReadFile(filepath.Join(b.vault, at))
+	const want = "title: \"< % x %>\"\n---\n\n```text dataviewjs\nx()\n```\n\nFerns `\\$= x()`.\n"
+	if err != nil || !strings.HasSuffix(string(text), want) {
+		t.Errorf("%q, %v", text, err)
 	}
 }
 

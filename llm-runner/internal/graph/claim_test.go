@@ -98,6 +98,8 @@ func TestWhatIsNoSourceIsLeftOutAndSaidWhy(t *testing.T) {
 		page("https://www.energy.gov/pumps", "Heat pumps move heat instead of making it, and so use a third of the electricity of resistance heating in a mild climate."),
 	}
 	kept, dropped := sift(found)
+	kept, twins := distinct(kept)
+	dropped = append(dropped, twins...)
 	var names []string
 	for _, k := range kept {
 		names = append(names, k.Path)

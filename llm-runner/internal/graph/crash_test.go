@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/library"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/provider/openai"
 )
@@ -28,6 +29,7 @@ import (
 const (
 	crashDir = "GRAPH_CRASH_DIR"
 	crashURL = "GRAPH_CRASH_URL"
+	crashWay = "GRAPH_CRASH_WAY" // Straight, or else thorough
 )
 
 // everywhere has TestKilledAtEveryNode kill before, in and after each node; in make prove. Otherwise it is some of them.
@@ -75,6 +77,10 @@ func TestCrashChild(t *testing.T) {
 			at("in %s", node)
 			return s.Citation, true
 		}}
+	if os.Getenv(crashWay) == Straight {
+		crashStraight(t, q, d, dir, at)
+		return
+	}
 	ask := Ask[Inquiry]{Key: "turn-1", State: Inquiry{Model: "m", Asked: "And the other one?", Before: []string{"When is the filter of the pump washed?"}, Asks: true, Report: true}, Budget: DefaultBudget,
 		Watch: func(r StepRow) {
 			if node = r.Node; r.Ended.IsZero() {
@@ -105,6 +111,63 @@ func TestCrashChild(t *testing.T) {
 		fmt.Println("done " + string(b))
 		return
 	}
+}
+
+// crashStraight is the child that goes the straight way, over a library of its own.
+func crashStraight(t *testing.T, q *Inquiries, d *db.DB, dir string, at func(string, ...any)) {
+	notes := filepath.Join(dir, "notes")
+	if err := os.MkdirAll(notes, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"house.md": "The filter of the heat pump is washed every spring.", "garden.md": "The filter of the pond is washed twice a year."} {
+		if err := os.WriteFile(filepath.Join(notes, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	source, err := library.Dir(notes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := library.New(t.Context(), library.Config{DB: d, Source: source})
+	if err == nil {
+		_, err = l.Sync(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Rerank(q.Reader, "small")
+	q.Notes, q.Orders, q.Model = library.NewVault(l, nil), l.Orders, func(llm.Request) (string, bool) { return "m", true }
+	req := asksVault("When is the filter washed?", "turn-1")
+	x, err := vault{q}.asked(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, heard := "", ""
+	_, x, err = q.Graph().Run(t.Context(), q.Store, Ask[Inquiry]{Key: req.Run, State: x, As: library.Model, Fleeting: true,
+		Tell: func(ev llm.Event) bool {
+			at("hears %s", node)
+			heard += ev.Text
+			return true
+		},
+		Watch: func(r StepRow) {
+			if node = r.Node; r.Ended.IsZero() {
+				at("before %s", r.Node)
+			} else {
+				at("after %s", r.Node)
+			}
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if heard != "" && heard != x.Answer {
+		t.Fatalf("told %q of %q", heard, x.Answer)
+	}
+	b, _ := json.Marshal(struct {
+		Answer string
+		Cited  []llm.Citation
+		End    llm.Event
+	}{x.Answer, x.Cited, x.end()})
+	fmt.Println("done " + string(b))
 }
 
 // crashModel answers what the child asks, and counts what it has answered, by question.
@@ -147,6 +210,10 @@ func (m *crashModel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	text := "?"
 	switch {
+	case strings.HasPrefix(system, "You order"):
+		text = "2, 1"
+	case strings.HasPrefix(system, "You answer"):
+		text = `In spring [1: "washed every spring"] or [2: "washed every spring"], and twice a year [1: "twice a year"]. Never [1: "is never washed"]. See [1` // half a mark is held back until all has come, and been kept
 	case strings.HasPrefix(system, "Rewrite the last"):
 		text = `{"question": "When are the filters washed?"}`
 	case strings.HasPrefix(system, "Take the question"):
@@ -176,12 +243,13 @@ func (m *crashModel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "data: {\"choices\":[{\"delta\":{\"content\":%s},\"finish_reason\":null}]}\n\ndata: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":5}}\n\ndata: [DONE]\n\n", b)
 }
 
-// A kill says where: the nth time that the child comes to a place ("in grade"). A place that begins with "asks" is within a question to the model.
-// few questions are answered before that.
+// A kill says where: the nth time that the child comes to a place ("in grade"). A place that begins with "asks" is within a question to the model, one
+// with "hears" within its answer. few questions are answered before that. way is the one that the child goes.
 type kill struct {
 	place string
 	n     int
 	few   int
+	way   string
 }
 
 // crash runs children in one folder: the first is killed at k, where k has a place, and the next goes on to the end. places are those that the
@@ -194,7 +262,7 @@ func crash(t *testing.T, k kill) (final string, places []string, m *crashModel) 
 	dir := t.TempDir()
 	for try := range 2 {
 		c := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestCrashChild$", "-test.v")
-		c.Env = append(os.Environ(), crashDir+"="+dir, crashURL+"="+server.URL+"/v1")
+		c.Env = append(os.Environ(), crashDir+"="+dir, crashURL+"="+server.URL+"/v1", crashWay+"="+k.way)
 		c.Stderr = os.Stderr
 		stdin, err := c.StdinPipe()
 		if err != nil {
@@ -278,10 +346,13 @@ func TestKilledAtEveryNode(t *testing.T) {
 	times := map[string]int{}
 	for _, p := range places {
 		times[p]++
-		all = append(all, kill{p, times[p], 0})
+		all = append(all, kill{place: p, n: times[p]})
 	}
 	var nodes []string
 	for _, n := range newInquiries(t, &scholar{}).Graph().Shape().Nodes {
+		if n.Name == "write" {
+			continue // see TestKilledAtEveryNodeOfTheStraightWay
+		}
 		nodes = append(nodes, n.Name)
 		if times["before "+n.Name] == 0 || times["after "+n.Name] == 0 {
 			t.Errorf("the run does not come through %s: %q", n.Name, places)
@@ -289,11 +360,11 @@ func TestKilledAtEveryNode(t *testing.T) {
 	}
 	for _, asking := range []string{"understand", "decompose", "grade", "rewrite", "read", "synthesise", "verify"} {
 		for n := range times["before "+asking] {
-			all = append(all, kill{"asks " + asking, n + 1, 0})
+			all = append(all, kill{place: "asks " + asking, n: n + 1})
 		}
 	}
 	for few := range 2 { // one question after the other: what came before is kept when the next one comes
-		all = append(all, kill{"asks verify", 1, few + 1})
+		all = append(all, kill{place: "asks verify", n: 1, few: few + 1})
 	}
 	questions := len(m.answered)
 	if !strings.Contains(want, "spring [1]") || strings.Contains(want, "30 minutes") || !strings.Contains(want, "## The pond") || questions < 12 {
@@ -302,7 +373,7 @@ func TestKilledAtEveryNode(t *testing.T) {
 	r := rand.New(rand.NewPCG(26, 9))
 	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	if !everywhere {
-		all = append(all[:5], kill{"asks verify", 1, 2})
+		all = append(all[:5], kill{place: "asks verify", n: 1, few: 2})
 	}
 	began := time.Now()
 	for _, k := range all {
@@ -324,4 +395,51 @@ func TestKilledAtEveryNode(t *testing.T) {
 	}
 	slices.Sort(nodes)
 	t.Logf("killed %d times at %d nodes in %s: one answer, %d questions answered once each", len(all), len(nodes), time.Since(began).Round(time.Second), questions)
+}
+
+// TestKilledAtEveryNodeOfTheStraightWay does the same straight on, also while the words come: what the model has written whole is not asked for again, and who comes
+// back hears all of it.
+func TestKilledAtEveryNodeOfTheStraightWay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	want, places, m := crash(t, kill{way: Straight})
+	var all []kill
+	times := map[string]int{}
+	for _, p := range places {
+		times[p]++
+		all = append(all, kill{place: p, n: times[p], way: Straight})
+	}
+	for _, node := range []string{"route", "retrieve", "rerank", "write", "answer"} {
+		if times["before "+node] != 1 || times["after "+node] != 1 {
+			t.Errorf("the run does not come through %s: %q", node, places)
+		}
+	}
+	all = append(all, kill{place: "asks rerank", n: 1, way: Straight}, kill{place: "asks write", n: 1, way: Straight})
+	if !strings.Contains(want, "In spring [1]") || !strings.Contains(want, "twice a year [2]") || !strings.Contains(want, "left out") || len(m.answered) != 2 || times["hears write"] != 2 || times["hears answer"] == 0 {
+		t.Fatalf("%s, %d questions, %q", want, len(m.answered), places)
+	}
+	began := time.Now()
+	if !everywhere {
+		all = []kill{{place: "after write", n: 1, way: Straight}, {place: "hears write", n: 1, way: Straight}, {place: "hears write", n: 2, way: Straight}, {place: "hears answer", n: 1, way: Straight}, {place: "asks write", n: 1, way: Straight}}
+	}
+	for _, k := range all {
+		got, _, m := crash(t, k)
+		if got != want {
+			t.Errorf("killed %s (%d): %s\nwant %s", k.place, k.n, got, want)
+		}
+		for text, n := range m.answered {
+			most := 1
+			if k.place == "hears write" && k.n == 1 && strings.HasPrefix(text, "You answer") {
+				most = 2 // it died in the middle of the words
+			}
+			if n > most || m.came[text] > most+strings.Count(k.place, "asks") {
+				t.Errorf("killed %s (%d): answered %d times, asked %d times: %.120s", k.place, k.n, n, m.came[text], text)
+			}
+		}
+		if len(m.answered) != 2 {
+			t.Errorf("killed %s (%d): %d questions", k.place, k.n, len(m.answered))
+		}
+	}
+	t.Logf("killed %d times at 5 nodes and within %d parts of the answer in %s: one answer", len(all), times["hears write"]+times["hears answer"], time.Since(began).Round(time.Second))
 }

@@ -207,6 +207,17 @@ func TestHostilePagesAndNotesGoThroughResearch(t *testing.T) {
 				}
 			}
 		}
+		note := string(report.Note())
+		for _, bad := range []string{"<%", "```dataviewjs", "```tasks", "~~~ js-engine"} { // between fences too: Templater reads all of a file
+			if strings.Contains(note, bad) {
+				t.Errorf("%s: %q is in the note:\n%s", name, bad, note)
+			}
+		}
+		for _, bad := range []string{"`$=", "` $=", "`= embed", "<code>"} {
+			if strings.Contains(unfenced(note), bad) {
+				t.Errorf("%s: %q is in the note:\n%s", name, bad, note)
+			}
+		}
 		for _, fault := range p.faults {
 			t.Errorf("%s: %s", name, fault)
 		}

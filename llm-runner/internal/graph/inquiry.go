@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"home.arpa/lab/llm-runner/internal/library"
 	"home.arpa/lab/llm-runner/internal/llm"
 )
 
@@ -30,6 +31,9 @@ type Inquiry struct {
 	Before    []string       `json:"before,omitempty"`
 	Chat      int64          `json:"chat,omitempty"`   // whose policies of tools hold; 0 the general ones
 	Model     string         `json:"model"`            // that reads and writes
+	Wanted    string         `json:"wanted,omitempty"` // Auto, Straight or Thorough; "" is Thorough
+	Way       string         `json:"way,omitempty"`    // as it was decided
+	Writes    bool           `json:"writes,omitempty"` // straight on, Model writes; otherwise the passages are the answer
 	Report    bool           `json:"report,omitempty"` // more than a short answer is wanted: with notes on each source, by sections
 	Asks      bool           `json:"asks,omitempty"`   // a person wants to see the plan first
 	Plan      Plan           `json:"plan"`
@@ -51,9 +55,16 @@ type Inquiry struct {
 	Hidden    bool           `json:"hidden"`             // a model read that may not see what is private, so that was left out
 	Private   bool           `json:"private"`            // the answer rests on what is private
 	Remarks   []string       `json:"remarks"`            // what a reader must know of the answer
+
+	// Of the straight way.
+	Ask      library.Question   `json:"ask,omitzero"`
+	Leads    []library.Lead     `json:"leads,omitempty"`    // best first
+	Numbered []library.Numbered `json:"numbered,omitempty"` // as the model that writes was shown them
+	Draft    *library.Draft     `json:"draft,omitempty"`    // what became of its answer; nil: it was not asked
 }
 
-// Inquiries answers questions from the owner's own sources, thoroughly: it is the provider of the model `research`.
+// Inquiries answers questions from the owner's own sources, by one graph. It is the provider of the model `research`, which always goes the thorough way, and
+// Vault that of the model `vault`.
 type Inquiries struct {
 	// Store keeps the runs.
 	Store *Store
@@ -61,9 +72,15 @@ type Inquiries struct {
 	Reader llm.Provider
 	// Model is the one that is asked for a request ("" the default); ok false: none can be now, and Plain answers.
 	Model func(llm.Request) (model string, ok bool)
-	// Plain answers without any model.
+	// Plain answers research without any model.
 	Plain llm.Provider
-	// Search returns passages of a collection (vault, memory, web, uploads), best first.
+	// Notes does the work of the straight way.
+	Notes *library.Vault
+	// Way is how the model vault goes: Auto, Straight or Thorough; "" is Auto.
+	Way string
+	// Orders says which model puts what was found into its order; ok false, or nil: none does.
+	Orders func() (model string, ok bool)
+	// Search returns passages of a collection (vault, memory, web, uploads), best first. No model has ordered them yet.
 	// private: no model may be told of the query.
 	Search func(ctx context.Context, collection, query string, n int, private bool) ([]Source, error)
 	// Stands returns the citation of a passage as it stands in its source now; ok false: it does not stand there any more.
@@ -118,12 +135,14 @@ func (q *Inquiries) Graph() *Graph[Inquiry] {
 		outside := func(x *Inquiry) bool { return none(x) && online(x) }
 		first := func(x *Inquiry) bool { return x.Report && len(x.Surfed) == 0 && online(x) }
 		again := func(x *Inquiry) bool { return none(x) && rewrites > 0 }
-		g, err := New(Name, "answer",
+		g, err := New(library.Model, "answer",
+			Node[Inquiry]{Name: "route", Says: "decides the way", Run: q.route, To: []Edge[Inquiry]{{To: "retrieve", When: (*Inquiry).straight}, {To: "understand"}}},
 			Node[Inquiry]{Name: "understand", Says: "reads the question", Run: q.understand, To: []Edge[Inquiry]{{To: "decompose", When: planned}, {To: "retrieve"}}},
 			Node[Inquiry]{Name: "decompose", Says: "takes the question apart", Run: q.decompose, To: []Edge[Inquiry]{{To: "plan", When: func(x *Inquiry) bool { return x.Asks }}, {To: "retrieve"}}},
 			Node[Inquiry]{Name: "plan", Says: "shows you the plan", Run: q.plan, To: []Edge[Inquiry]{{To: "decompose", When: func(x *Inquiry) bool { return x.Plan.Wish != "" }, Most: mostWishes}, {To: "retrieve"}}},
-			Node[Inquiry]{Name: "retrieve", Says: "looks in the notes", Run: q.retrieve, To: []Edge[Inquiry]{{To: "web", When: first, Most: 1}, {To: "sift"}}},
-			Node[Inquiry]{Name: "sift", Says: "leaves out what is no source", Run: q.sift, To: []Edge[Inquiry]{{To: "grade"}}},
+			Node[Inquiry]{Name: "retrieve", Says: "looks in the notes", Run: q.retrieve, To: []Edge[Inquiry]{{To: "rerank", When: (*Inquiry).straight}, {To: "web", When: first, Most: 1}, {To: "sift"}}},
+			Node[Inquiry]{Name: "sift", Says: "leaves out what is no source", Run: q.sift, To: []Edge[Inquiry]{{To: "rerank"}}},
+			Node[Inquiry]{Name: "rerank", Says: "puts the best first", Run: q.rerank, To: []Edge[Inquiry]{{To: "write", When: (*Inquiry).writes}, {To: "answer", When: (*Inquiry).straight}, {To: "grade"}}},
 			Node[Inquiry]{Name: "grade", Says: "judges what was found", Run: q.grade, To: []Edge[Inquiry]{{To: "read", When: func(x *Inquiry) bool { return found(x) && x.thorough() }}, {To: "synthesise", When: found},
 				{To: "rewrite", When: again, Most: max(rewrites, 1)}, {To: "web", When: outside, Most: max(rounds, 1)}, {To: "answer"}}},
 			Node[Inquiry]{Name: "rewrite", Says: "asks in other words", Run: q.rewrite, To: []Edge[Inquiry]{{To: "retrieve", Most: max(rewrites, 1)}, {To: "answer"}}},
@@ -131,6 +150,7 @@ func (q *Inquiries) Graph() *Graph[Inquiry] {
 			Node[Inquiry]{Name: "read", Says: "takes notes on each source", Run: q.read, To: []Edge[Inquiry]{{To: "synthesise"}}},
 			Node[Inquiry]{Name: "synthesise", Says: "writes an answer", Run: q.synthesise, To: []Edge[Inquiry]{{To: "verify"}}},
 			Node[Inquiry]{Name: "verify", Says: "checks each sentence against what it quotes", Run: q.verify, To: []Edge[Inquiry]{{To: "answer"}}},
+			Node[Inquiry]{Name: "write", Says: "writes, each citation checked as it comes", Run: q.write, To: []Edge[Inquiry]{{To: "answer"}}},
 			Node[Inquiry]{Name: "answer", Says: "puts the answer together", Run: q.answer, To: []Edge[Inquiry]{{To: End}}})
 		if err != nil {
 			panic(err) // a test builds it
@@ -195,6 +215,9 @@ func compound(x *Inquiry) bool {
 
 // retrieve searches the collections of the plan for each new question at once, and fuses what they say by rank.
 func (q *Inquiries) retrieve(s *Step, x *Inquiry) error {
+	if x.straight() {
+		return q.look(s, x)
+	}
 	type search struct {
 		question, collection string
 		hits                 []Source
@@ -225,7 +248,7 @@ func (q *Inquiries) retrieve(s *Step, x *Inquiry) error {
 		}
 		lists = append(lists, a.hits)
 	}
-	x.Found = fuse(lists, mostFound)
+	x.Found = fuse(lists, mostGathered)
 	s.Note("%s", plural(len(x.Found), "passage", "passages"))
 	return nil
 }
@@ -363,7 +386,7 @@ func (q *Inquiries) web(s *Step, x *Inquiry) error {
 		s.Note("could not be searched")
 		return nil //nolint:nilerr // the answer says so
 	}
-	x.Found = fuse(append(lists, x.Found), mostFound)
+	x.Found = fuse(append(lists, x.Found), mostGathered)
 	s.Note("%s", plural(hits, "passage", "passages"))
 	return nil
 }

@@ -234,7 +234,7 @@ func TestAFollowUpIsUnderstoodAndALongQuestionTakenApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	var x Inquiry
-	if err := json.Unmarshal(steps[2].State, &x); err != nil || len(x.Questions) != 3 || len(x.Found) != 3 {
+	if err := json.Unmarshal(steps[3].State, &x); err != nil || len(x.Questions) != 3 || len(x.Found) != 3 {
 		t.Errorf("%+v, %v", x, err)
 	}
 }

@@ -82,7 +82,7 @@ func TestAPlanIsShownChangedAndStarted(t *testing.T) {
 	waits()
 	steps, err := q.Store.Steps(t.Context(), run.ID)
 	var x Inquiry
-	if err != nil || json.Unmarshal(steps[3].State, &x) != nil || !slices.Equal(x.Plan.Questions, []string{"pond filter"}) || x.Plan.Wish != "" {
+	if err != nil || json.Unmarshal(steps[4].State, &x) != nil || !slices.Equal(x.Plan.Questions, []string{"pond filter"}) || x.Plan.Wish != "" {
 		t.Fatalf("%+v, %v", x.Plan, err)
 	}
 	q.Store = NewStore(d) // a restart

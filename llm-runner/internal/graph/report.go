@@ -24,11 +24,11 @@ type Report struct {
 
 // Note is the whole note of a report that belongs to no job; the library leaves it out (generated: true), so that no answer rests on an answer.
 func (r Report) Note() []byte {
-	return []byte("---\ngenerated: true\ntype: research\n" + r.Front + "---\n\n" + r.Body)
+	return []byte(llm.Inert("---\ngenerated: true\ntype: research\n"+r.Front+"---\n\n"+r.Body, ""))
 }
 
-// ErrNoReport says that a run has not come to an answer.
-var ErrNoReport = errors.New("the run has not come to an answer yet")
+// ErrNoReport says that a run has none: it has not come to an answer, or went straight to it.
+var ErrNoReport = errors.New("there is no report of this run")
 
 // Report returns the report of a run, ErrNoReport where it has not ended well.
 func (q *Inquiries) Report(ctx context.Context, id int64) (Report, error) {
@@ -53,6 +53,9 @@ func (q *Inquiries) Report(ctx context.Context, id int64) (Report, error) {
 	}
 	if err := json.Unmarshal(steps[len(steps)-1].State, &x); err != nil {
 		return Report{}, fmt.Errorf("read the state of run %d: %w", id, err)
+	}
+	if x.straight() {
+		return Report{}, fmt.Errorf("run %d went the straight way: %w", id, ErrNoReport)
 	}
 	return report(run, x, calls), nil
 }

@@ -84,6 +84,12 @@ type Ask[S any] struct {
 	Title  string // what it is about, for lists
 	State  S      // it begins with; what a run with that key has already counts more
 	Budget Budget
+	// As is the name that it is kept under; "" that of the graph.
+	As string
+	// Tell is what Step.Tell calls; nil: nobody hears.
+	Tell func(llm.Event) bool
+	// Fleeting runs go on in memory where the store refuses to write, and are then not kept: somebody waits for the answer.
+	Fleeting bool
 	// Watch is told of each step when it begins and when it has ended; nil: nobody is.
 	Watch func(StepRow)
 }
@@ -99,8 +105,14 @@ func (g *Graph[S]) Run(ctx context.Context, st *Store, a Ask[S]) (run RunRow, st
 	if err != nil {
 		return run, state, err
 	}
-	run, err = st.begin(ctx, RunRow{Graph: g.name, Key: a.Key, Chat: a.Chat, Title: a.Title, Status: Running, Input: input, Began: time.Now()})
-	if err != nil {
+	run = RunRow{Graph: cmp.Or(a.As, g.name), Key: a.Key, Chat: a.Chat, Title: a.Title, Status: Running, Input: input, Began: time.Now(), fleeting: a.Fleeting}
+	if err = run.spared(ctx, func() (err error) {
+		begun, err := st.begin(ctx, run)
+		if err == nil {
+			run, run.fleeting = begun, a.Fleeting
+		}
+		return err
+	}); err != nil {
 		return run, state, err
 	}
 	return g.proceed(ctx, st, run, a)
@@ -128,16 +140,18 @@ func (g *Graph[S]) proceed(ctx context.Context, st *Store, run RunRow, a Ask[S])
 	ctx, span := st.Traces.Begin(ctx, trace.Graph, g.name)
 	defer func() { span.Done(err) }()
 	span.SetInt(trace.GraphRun, run.ID)
-	if run.Key == "" {
+	if run.Key == "" && !run.lost {
 		release, err := st.claim(ctx, run.ID)
 		if err != nil {
 			return run, state, err
 		}
 		defer release()
 	}
-	steps, err := st.Steps(ctx, run.ID)
-	if err != nil {
-		return run, state, err
+	var steps []StepRow
+	if !run.lost {
+		if steps, err = st.Steps(ctx, run.ID); err != nil {
+			return run, state, err
+		}
 	}
 	node, current, taken := g.nodes[0].Name, run.Input, map[string]int{}
 	for _, s := range steps {
@@ -159,13 +173,16 @@ func (g *Graph[S]) proceed(ctx context.Context, st *Store, run RunRow, a Ask[S])
 			return run, state, err
 		}
 	case Cancelled:
-		return run, state, &llm.Error{Kind: llm.BadRequest, Provider: g.name, Message: fmt.Sprintf("run %d was cancelled by a person: fork it to go on", run.ID)}
+		return run, state, &llm.Error{Kind: llm.BadRequest, Provider: run.Graph, Message: fmt.Sprintf("run %d was cancelled by a person: fork it to go on", run.ID)}
 	case Paused:
 		return run, state, &PausedError{run.ID, run.Question}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer st.running(run.ID, cancel)()
+	if !run.lost {
+		defer st.running(run.ID, cancel)()
+	}
+	listener := &heard{tell: a.Tell}
 	finished := len(steps)
 	if finished > 0 && steps[finished-1].Ended.IsZero() {
 		finished--
@@ -180,14 +197,26 @@ func (g *Graph[S]) proceed(ctx context.Context, st *Store, run RunRow, a Ask[S])
 			run.Over = why
 		}
 		var next string
-		if run, next, err = g.step(ctx, st, run, n, node, &state, taken, a); err != nil {
+		if run, next, err = g.step(ctx, st, run, n, node, &state, taken, a, listener); err != nil {
 			return g.fail(ctx, st, run, state, err)
 		}
 		taken[way(node, next)]++
 		node = next
 	}
 	run.Status, run.Ended = Done, time.Now()
-	return run, state, st.end(ctx, &run)
+	return run, state, run.spared(ctx, func() error { return st.end(ctx, &run) })
+}
+
+// spared has write write something down of r. Where the store refuses, a fleeting run goes on without; nothing of it is written from then on.
+func (r *RunRow) spared(ctx context.Context, write func() error) error {
+	if r.lost {
+		return nil
+	}
+	err := write()
+	if err != nil && r.fleeting && ctx.Err() == nil && !errors.Is(err, errCancelled) {
+		r.lost, err = true, nil
+	}
+	return err
 }
 
 // ending says that a node is the one for used-up budgets, or comes after it.
@@ -196,16 +225,16 @@ func (g *Graph[S]) ending(node string) bool {
 }
 
 // step runs one node and writes down what became of it.
-func (g *Graph[S]) step(ctx context.Context, st *Store, run RunRow, n int, node string, state *S, taken map[string]int, a Ask[S]) (_ RunRow, _ string, err error) {
+func (g *Graph[S]) step(ctx context.Context, st *Store, run RunRow, n int, node string, state *S, taken map[string]int, a Ask[S], listener *heard) (_ RunRow, _ string, err error) {
 	ctx, span := trace.Start(ctx, trace.Node, node)
 	defer func() { span.Done(err) }()
 	span.SetInt(trace.StepN, int64(n))
 	row := StepRow{Run: run.ID, N: n, Node: node, Says: g.nodes[g.at[node]].Says, Began: time.Now()}
-	if err := st.beginStep(ctx, &row); err != nil {
+	if err := run.spared(ctx, func() error { return st.beginStep(ctx, &row) }); err != nil {
 		return run, "", err
 	}
 	tell(a.Watch, row)
-	s := &Step{ctx: ctx, store: st, run: &run, row: &row, budget: a.Budget}
+	s := &Step{ctx: ctx, store: st, run: &run, row: &row, budget: a.Budget, heard: listener}
 	before, err := encode(*state)
 	if err != nil {
 		return run, "", err
@@ -239,7 +268,7 @@ func (g *Graph[S]) step(ctx context.Context, st *Store, run RunRow, n int, node 
 	run.Spent.Steps++
 	run.Spent.Time += row.Ended.Sub(row.Began)
 	run.Decision = ""
-	if err := st.endStep(ctx, &run, &row); err != nil {
+	if err := run.spared(ctx, func() error { return st.endStep(ctx, &run, &row) }); err != nil {
 		return run, "", err
 	}
 	tell(a.Watch, row)
@@ -282,13 +311,13 @@ func (g *Graph[S]) fail(ctx context.Context, st *Store, run RunRow, state S, err
 	switch {
 	case errors.Is(context.Cause(ctx), errCancelled), errors.Is(err, errCancelled):
 		run.Status, run.Error, run.Ended = Cancelled, "cancelled by a person", time.Now()
-		err = errors.Join(&llm.Error{Kind: llm.Cancelled, Provider: g.name, Message: "the run was cancelled"}, st.end(context.WithoutCancel(ctx), &run))
+		err = errors.Join(&llm.Error{Kind: llm.Cancelled, Provider: run.Graph, Message: "the run was cancelled"}, run.spared(context.WithoutCancel(ctx), func() error { return st.end(context.WithoutCancel(ctx), &run) }))
 	case errors.As(err, &paused):
 	case run.Key != "" && (ctx.Err() != nil || errors.As(err, &busy) || !llm.KindOf(err).Permanent()), run.ForkedFrom > 0 && (ctx.Err() != nil || errors.As(err, &busy)):
 		// It goes on when it is asked for again.
 	default:
 		run.Status, run.Error, run.Ended = Failed, err.Error(), time.Now()
-		if werr := st.end(context.WithoutCancel(ctx), &run); werr != nil {
+		if werr := run.spared(context.WithoutCancel(ctx), func() error { return st.end(context.WithoutCancel(ctx), &run) }); werr != nil {
 			err = errors.Join(err, werr)
 		}
 	}

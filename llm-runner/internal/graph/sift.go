@@ -53,9 +53,8 @@ const (
 )
 
 // sift returns the passages that are sources, in their order but for those of the web: first what is first hand and dated. Notes of the
-// owner are left out only where they say the same twice; what comes from strangers has to be worth reading.
+// owner are never left out; what comes from strangers has to be worth reading.
 func sift(found []Source) (kept []Source, dropped []Drop) {
-	var seen []map[string]bool
 	for _, s := range found {
 		if s.Collection == "web" {
 			if why := worthless(s.Quote); why != "" {
@@ -63,13 +62,7 @@ func sift(found []Source) (kept []Source, dropped []Drop) {
 				continue
 			}
 		}
-		words := shingles(s.Quote)
-		twin := slices.IndexFunc(seen, func(other map[string]bool) bool { return alike(words, other) })
-		if twin >= 0 {
-			dropped = append(dropped, Drop{s.Path, "it says the same as " + kept[twin].Path})
-			continue
-		}
-		seen, kept = append(seen, words), append(kept, s)
+		kept = append(kept, s)
 	}
 	var at []int
 	var pages []Source
@@ -83,6 +76,20 @@ func sift(found []Source) (kept []Source, dropped []Drop) {
 		kept[at[i]] = p
 	}
 	return kept, dropped
+}
+
+// distinct returns the passages without those that say the same as one before them.
+func distinct(found []Source) (kept []Source, twins []Drop) {
+	var seen []map[string]bool
+	for _, s := range found {
+		words := shingles(s.Quote)
+		if i := slices.IndexFunc(seen, func(other map[string]bool) bool { return alike(words, other) }); i >= 0 {
+			twins = append(twins, Drop{s.Path, "it says the same as " + kept[i].Path})
+			continue
+		}
+		seen, kept = append(seen, words), append(kept, s)
+	}
+	return kept, twins
 }
 
 // worthless says why a passage of a stranger's page is no source; "" it may be one.

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -33,6 +34,10 @@ type RunRow struct {
 	Spent      Spent           `json:"spent"`
 	Began      time.Time       `json:"began"`
 	Ended      time.Time       `json:"ended,omitzero"`
+	Way        string          `json:"way,omitempty"` // Straight or Thorough; "" it is not decided
+
+	fleeting bool // it goes on where it cannot be kept
+	lost     bool // and is not any more
 }
 
 // A StepRow is one run of a node.
@@ -61,6 +66,8 @@ type CallRow struct {
 	MicroUSD int64         `json:"micro_usd"`
 	Took     time.Duration `json:"took_ns"`
 	Withheld int           `json:"withheld"` // private parts that the model was not shown
+
+	finish llm.Finish
 }
 
 // ErrNotFound says that there is no such run.
@@ -114,14 +121,14 @@ func (st *Store) running(id int64, cancel context.CancelCauseFunc) (done func())
 	}
 }
 
-const runColumns = `id, graph, key, chat, title, status, input, question, decision, error, over, forked_from, forked_step, steps, calls, tokens, micro_usd, work_ms, began_at, ended_at`
+const runColumns = `id, graph, key, chat, title, status, input, question, decision, error, over, forked_from, forked_step, steps, calls, tokens, micro_usd, work_ms, began_at, ended_at, way`
 
 func scanRun(row *sql.Rows) (r RunRow, err error) {
 	var input string
 	var work, began int64
 	var ended sql.NullInt64
 	err = row.Scan(&r.ID, &r.Graph, &r.Key, &r.Chat, &r.Title, &r.Status, &input, &r.Question, &r.Decision, &r.Error, &r.Over, &r.ForkedFrom, &r.ForkedStep,
-		&r.Spent.Steps, &r.Spent.Calls, &r.Spent.Tokens, &r.Spent.MicroUSD, &work, &began, &ended)
+		&r.Spent.Steps, &r.Spent.Calls, &r.Spent.Tokens, &r.Spent.MicroUSD, &work, &began, &ended, &r.Way)
 	r.Input, r.Spent.Time, r.Began = json.RawMessage(input), time.Duration(work)*time.Millisecond, time.UnixMilli(began)
 	r.Ended = db.Moment(ended)
 	return r, err
@@ -153,16 +160,16 @@ func (st *Store) insert(ctx context.Context, tx *sql.Tx, r *RunRow) error {
 	if r.Key == "" && r.ForkedFrom == 0 {
 		worker = st.db.Worker()
 	}
-	return tx.QueryRowContext(ctx, `INSERT INTO graph_runs (graph, key, chat, worker, title, status, input, forked_from, forked_step, steps, calls, tokens, micro_usd, work_ms, began_at)
-		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING id`, r.Graph, r.Key, r.Chat, worker, r.Title, r.Status, string(r.Input), r.ForkedFrom, r.ForkedStep,
-		r.Spent.Steps, r.Spent.Calls, r.Spent.Tokens, r.Spent.MicroUSD, r.Spent.Time.Milliseconds(), r.Began.UnixMilli()).Scan(&r.ID)
+	return tx.QueryRowContext(ctx, `INSERT INTO graph_runs (graph, key, chat, worker, title, status, input, forked_from, forked_step, steps, calls, tokens, micro_usd, work_ms, began_at, way)
+		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) RETURNING id`, r.Graph, r.Key, r.Chat, worker, r.Title, r.Status, string(r.Input), r.ForkedFrom, r.ForkedStep,
+		r.Spent.Steps, r.Spent.Calls, r.Spent.Tokens, r.Spent.MicroUSD, r.Spent.Time.Milliseconds(), r.Began.UnixMilli(), r.Way).Scan(&r.ID)
 }
 
 // save writes a run over what was kept of it; errCancelled where another process cancelled it meanwhile.
 func save(ctx context.Context, tx *sql.Tx, r *RunRow) error {
-	res, err := tx.ExecContext(ctx, `UPDATE graph_runs SET status=?, question=?, decision=?, error=?, over=?, steps=?, calls=?, tokens=?, micro_usd=?, work_ms=?, ended_at=?
+	res, err := tx.ExecContext(ctx, `UPDATE graph_runs SET status=?, question=?, decision=?, error=?, over=?, steps=?, calls=?, tokens=?, micro_usd=?, work_ms=?, ended_at=?, way=?
 		WHERE id=? AND (status <> 'cancelled' OR ? = 'cancelled')`,
-		r.Status, r.Question, r.Decision, r.Error, r.Over, r.Spent.Steps, r.Spent.Calls, r.Spent.Tokens, r.Spent.MicroUSD, r.Spent.Time.Milliseconds(), db.Millis(r.Ended), r.ID, r.Status)
+		r.Status, r.Question, r.Decision, r.Error, r.Over, r.Spent.Steps, r.Spent.Calls, r.Spent.Tokens, r.Spent.MicroUSD, r.Spent.Time.Milliseconds(), db.Millis(r.Ended), r.Way, r.ID, r.Status)
 	if err != nil {
 		return err
 	}
@@ -342,19 +349,21 @@ func (st *Store) endStep(ctx context.Context, r *RunRow, s *StepRow) error {
 
 // call returns the answer that a step got under a name, if it has one.
 func (st *Store) call(ctx context.Context, run int64, step int, name string) (a llm.Answer, ok bool, err error) {
-	var text, provider, model string
+	var text, provider, model, finish string
 	var in, out int64
 	var withheld int
-	err = st.db.Read().QueryRowContext(ctx, `SELECT answered, provider, model, input_tokens, output_tokens, withheld FROM graph_calls WHERE run = ? AND step = ? AND name = ?`,
-		run, step, name).Scan(&text, &provider, &model, &in, &out, &withheld)
+	err = st.db.Read().QueryRowContext(ctx, `SELECT answered, provider, model, input_tokens, output_tokens, withheld, finish FROM graph_calls WHERE run = ? AND step = ? AND name = ?`,
+		run, step, name).Scan(&text, &provider, &model, &in, &out, &withheld, &finish)
 	if errors.Is(err, sql.ErrNoRows) {
 		return a, false, nil
 	}
 	if err != nil {
 		return a, false, fmt.Errorf("read answer %s of run %d: %w", name, run, err)
 	}
-	a.Message, a.Finish = llm.Says(llm.Assistant, text), llm.FinishStop
-	a.Route = &llm.Route{Provider: provider, Model: model, Withheld: withheld}
+	a.Message, a.Finish = llm.Says(llm.Assistant, text), cmp.Or(llm.Finish(finish), llm.FinishStop)
+	if provider != "" || withheld > 0 {
+		a.Route = &llm.Route{Provider: provider, Model: model, Withheld: withheld}
+	}
 	a.Usage = llm.Usage{Input: llm.Known(in), Output: llm.Known(out)}
 	return a, true, nil
 }
@@ -362,9 +371,9 @@ func (st *Store) call(ctx context.Context, run int64, step int, name string) (a 
 // keep writes an answer down, and what the run has spent with it.
 func (st *Store) keep(ctx context.Context, run int64, step int, c CallRow, s Spent) error {
 	err := st.db.Tx(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO graph_calls (run, step, name, asked, answered, provider, model, input_tokens, output_tokens, micro_usd, took_ms, withheld)
-			VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (run, step, name) DO NOTHING`, run, step, c.Name, c.Asked, c.Answered, c.Provider, c.Model, c.Input, c.Output,
-			c.MicroUSD, c.Took.Milliseconds(), c.Withheld); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO graph_calls (run, step, name, asked, answered, provider, model, input_tokens, output_tokens, micro_usd, took_ms, withheld, finish)
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (run, step, name) DO NOTHING`, run, step, c.Name, c.Asked, c.Answered, c.Provider, c.Model, c.Input, c.Output,
+			c.MicroUSD, c.Took.Milliseconds(), c.Withheld, c.finish); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `UPDATE graph_runs SET calls=?, tokens=?, micro_usd=? WHERE id=?`, s.Calls, s.Tokens, s.MicroUSD, run)
@@ -381,9 +390,14 @@ func (st *Store) Run(ctx context.Context, id int64) (RunRow, error) {
 	return st.one(ctx, fmt.Sprintf("read run %d", id), `WHERE id = ?`, id)
 }
 
-// Runs returns the newest runs, at most n, without their input.
+// Runs returns the newest runs but those of the straight way, at most n, without their input.
 func (st *Store) Runs(ctx context.Context, n int) ([]RunRow, error) {
-	return st.list(ctx, `SELECT `+runColumns+` FROM graph_runs ORDER BY id DESC LIMIT ?`, n)
+	return st.list(ctx, `SELECT `+runColumns+` FROM graph_runs WHERE way <> 'straight' ORDER BY id DESC LIMIT ?`, n)
+}
+
+// Straight returns the newest runs of the straight way, as Runs does the others.
+func (st *Store) Straight(ctx context.Context, n int) ([]RunRow, error) {
+	return st.list(ctx, `SELECT `+runColumns+` FROM graph_runs WHERE way = 'straight' ORDER BY id DESC LIMIT ?`, n)
 }
 
 func (st *Store) list(ctx context.Context, query string, args ...any) ([]RunRow, error) {
@@ -493,7 +507,7 @@ func (st *Store) Fork(ctx context.Context, id int64, step int, state json.RawMes
 	if state != nil && !json.Valid(state) {
 		return r, fmt.Errorf("fork run %d: the state is not JSON", id)
 	}
-	r = RunRow{Graph: old.Graph, Chat: old.Chat, Title: old.Title, Status: Running, Input: old.Input, ForkedFrom: id, ForkedStep: step, Began: time.Now()}
+	r = RunRow{Graph: old.Graph, Chat: old.Chat, Title: old.Title, Way: old.Way, Status: Running, Input: old.Input, ForkedFrom: id, ForkedStep: step, Began: time.Now()}
 	if step == -1 && state != nil {
 		r.Input = state
 	}
@@ -520,9 +534,14 @@ func (st *Store) Fork(ctx context.Context, id int64, step int, state json.RawMes
 	return r, nil
 }
 
-// Clean deletes the runs that ended before a time, and forks that have waited for a person since.
+// Clean deletes the runs that ended before a time, but those of the straight way, and forks that have waited for a person since.
 func (st *Store) Clean(ctx context.Context, before time.Time) error {
-	return st.remove(ctx, `ended_at < ? OR key = '' AND status = 'paused' AND began_at < ?`, before.UnixMilli(), before.UnixMilli())
+	return st.remove(ctx, `way <> 'straight' AND (ended_at < ? OR key = '' AND status = 'paused' AND began_at < ?)`, before.UnixMilli(), before.UnixMilli())
+}
+
+// CleanStraight deletes the runs of the straight way that ended before a time.
+func (st *Store) CleanStraight(ctx context.Context, before time.Time) error {
+	return st.remove(ctx, `way = 'straight' AND ended_at < ?`, before.UnixMilli())
 }
 
 // Forget deletes the runs of a conversation that is gone, and how it wanted plans.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"time"
 
@@ -18,8 +19,15 @@ type Step struct {
 	run    *RunRow
 	row    *StepRow
 	budget Budget
+	heard  *heard
 
 	withheld bool
+}
+
+// heard is who hears of an answer in the making, and whether anybody did.
+type heard struct {
+	tell func(llm.Event) bool // nil: nobody
+	any  bool
 }
 
 // Context ends when the run is cancelled or the program stops.
@@ -64,29 +72,68 @@ func (s *Step) Decide(question string) (string, error) {
 // Ask has p answer a request, once: the answer is written down under a name of the node's own, and a run that goes on after a crash gets it
 // from there. What the process died in the middle of is asked again.
 func (s *Step) Ask(p llm.Provider, name string, req llm.Request) (llm.Answer, error) {
-	if had, ok, err := s.store.call(s.ctx, s.row.Run, s.row.N, name); err != nil || ok {
-		s.saw(had)
-		return had, err
-	}
-	if s.spent() {
-		return llm.Answer{}, ErrBudget
-	}
-	ctx, cancel := s.bounded()
-	defer cancel()
-	began := time.Now()
-	a, err := llm.Collect(p.Stream(ctx, req))
-	if err != nil {
-		if errors.Is(context.Cause(ctx), ErrBudget) && s.ctx.Err() == nil && s.spent() { // it took longer than there was time
-			return llm.Answer{}, ErrBudget
+	return llm.Collect(s.Listen(p, name, req))
+}
+
+// Listen is Ask as the words come. An answer is written down when all of it has come, and from then on comes in one piece.
+func (s *Step) Listen(p llm.Provider, name string, req llm.Request) iter.Seq2[llm.Event, error] {
+	return func(yield func(llm.Event, error) bool) {
+		if had, ok, err := s.kept(name); err != nil || ok {
+			s.saw(had.Route)
+			if err != nil {
+				yield(llm.Event{}, err)
+				return
+			}
+			yield(llm.Event{Route: had.Route, Text: had.Message.Text(), Usage: &had.Usage, Finish: had.Finish}, nil)
+			return
 		}
-		return a, err
+		if s.spent() {
+			yield(llm.Event{}, ErrBudget)
+			return
+		}
+		ctx, cancel := s.bounded()
+		defer cancel()
+		began := time.Now()
+		var a llm.Accumulator
+		for ev, err := range p.Stream(ctx, req) {
+			if err != nil {
+				if errors.Is(context.Cause(ctx), ErrBudget) && s.ctx.Err() == nil && s.spent() { // it took longer than there was time
+					err = ErrBudget
+				}
+				yield(llm.Event{}, err)
+				return
+			}
+			s.saw(ev.Route)
+			a.Add(ev)
+			ev.Finish = "" // that comes when the answer is kept
+			if !yield(ev, nil) {
+				return
+			}
+		}
+		answer := a.Answer()
+		if err := s.keep(name, req, answer, time.Since(began)); err != nil {
+			yield(llm.Event{}, err)
+			return
+		}
+		yield(llm.Event{Usage: &answer.Usage, Finish: answer.Finish}, nil)
 	}
-	c := CallRow{Name: name, Asked: said(req), Answered: a.Message.Text(), Took: time.Since(began)}
+}
+
+// kept is the answer that a process before this one got under a name.
+func (s *Step) kept(name string) (a llm.Answer, ok bool, err error) {
+	if s.run.lost {
+		return a, false, nil
+	}
+	return s.store.call(s.ctx, s.row.Run, s.row.N, name)
+}
+
+// keep writes an answer down, and what the run has spent with it.
+func (s *Step) keep(name string, req llm.Request, a llm.Answer, took time.Duration) error {
+	c := CallRow{Name: name, Asked: said(req), Answered: a.Message.Text(), Took: took, finish: a.Finish}
 	c.Input, c.Output = a.Usage.Input.Or(0), a.Usage.Output.Or(0)
 	if a.Route != nil {
 		c.Provider, c.Model, c.Withheld = a.Route.Provider, a.Route.Model, a.Route.Withheld
 	}
-	s.saw(a)
 	if s.store.Cost != nil {
 		cost, _ := s.store.Cost(c.Provider, c.Model, a.Usage).Get()
 		c.MicroUSD = cost
@@ -98,8 +145,20 @@ func (s *Step) Ask(p llm.Provider, name string, req llm.Request) (llm.Answer, er
 	spent := s.run.Spent
 	s.store.mu.Unlock()
 	// A person may cancel, or the program stop, while this is written: it was paid for.
-	return a, s.store.keep(context.WithoutCancel(s.ctx), s.row.Run, s.row.N, c, spent)
+	return s.run.spared(s.ctx, func() error { return s.store.keep(context.WithoutCancel(s.ctx), s.row.Run, s.row.N, c, spent) })
 }
+
+// Tell shows a part of the answer to who asked, while the step runs; false: the reader went away, and the node returns ErrLeft. Told says that something was.
+func (s *Step) Tell(ev llm.Event) bool {
+	s.heard.any = true
+	return s.heard.tell == nil || s.heard.tell(ev)
+}
+
+// Told says that this process has told something of the answer.
+func (s *Step) Told() bool { return s.heard.any }
+
+// Way says which way the run goes, for lists.
+func (s *Step) Way(way string) { s.run.Way = way }
 
 // spent says whether the budget is used up, and notes which bound of it.
 func (s *Step) spent() bool {
@@ -125,9 +184,9 @@ func (s *Step) bounded() (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(s.ctx, left, ErrBudget)
 }
 
-func (s *Step) saw(a llm.Answer) {
+func (s *Step) saw(r *llm.Route) {
 	s.store.mu.Lock()
-	s.withheld = s.withheld || a.Route != nil && a.Route.Withheld > 0
+	s.withheld = s.withheld || r != nil && r.Withheld > 0
 	s.store.mu.Unlock()
 }
 

@@ -27,6 +27,9 @@ const (
 
 // answer puts together what stands, numbers its sources in the order in which they are cited, and reads each of them once more.
 func (q *Inquiries) answer(s *Step, x *Inquiry) error {
+	if x.straight() {
+		return q.close(s, x)
+	}
 	number := map[string]int{} // by place; 0: it does not stand there any more
 	changed, struck := 0, 0
 	x.Cited, x.Evidence, x.Known, x.Open = nil, nil, false, nil
@@ -164,7 +167,7 @@ func escape(s string) string {
 	return strings.NewReplacer("\\", "\\\\", "`", "\\`", "*", "\\*", "[", "\\[", "]", "\\]", "<", "\\<", "\n", " ").Replace(s)
 }
 
-// Stream implements llm.Provider. While the graph runs, Thinking tells what it does; then the whole answer follows with its citations, whose n-th is the
+// Stream implements llm.Provider: of the model research, which goes the thorough way. While the graph runs, Thinking tells what it does; then the whole answer follows with its citations, whose n-th is the
 // source [n].
 func (q *Inquiries) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
 	model, ok := q.Model(req)
@@ -178,67 +181,62 @@ func (q *Inquiries) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.E
 			yield(llm.Event{}, err)
 			return
 		}
-		if x.Report = req.Purpose == "job"; req.Run != "" {
+		if x.Wanted, x.Report = Thorough, req.Purpose == "job"; req.Run != "" {
 			if x.Asks, err = q.asks(ctx, req); err != nil {
-				yield(llm.Event{}, &llm.Error{Kind: llm.Unavailable, Provider: Name, Model: Name, Message: err.Error(), Err: err})
+				yield(llm.Event{}, failed(ctx, err, Name, false))
 				return
 			}
 		}
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		type result struct {
-			run RunRow
-			x   Inquiry
-			err error
-		}
-		steps, done := make(chan StepRow), make(chan result, 1)
-		go func() {
-			run, x, err := q.Graph().Run(ctx, q.Store, Ask[Inquiry]{Key: req.Run, Chat: req.Chat, Title: x.Asked, State: x, Budget: q.Budget, Watch: func(r StepRow) {
-				select {
-				case steps <- r:
-				case <-ctx.Done():
-				}
-			}})
-			done <- result{run, x, err}
-		}()
-		for {
+		q.thorough(ctx, req, x, Name, yield)
+	}
+}
+
+// thorough runs the thorough way for the model of a name, and tells what it does.
+func (q *Inquiries) thorough(ctx context.Context, req llm.Request, x Inquiry, name string, yield func(llm.Event, error) bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		x   Inquiry
+		err error
+	}
+	steps, done := make(chan StepRow), make(chan result, 1)
+	go func() {
+		_, x, err := q.Graph().Run(ctx, q.Store, Ask[Inquiry]{Key: req.Run, Chat: req.Chat, Title: x.Asked, State: x, As: name, Budget: q.Budget, Watch: func(r StepRow) {
 			select {
-			case r := <-steps:
-				text := ""
-				if r.Ended.IsZero() {
-					text = strings.ToUpper(r.Says[:1]) + r.Says[1:]
-				} else if r.Note != "" {
-					text = ": " + r.Note
-				}
-				if !r.Ended.IsZero() {
-					text += ".\n"
-				}
-				if !yield(llm.Event{Thinking: text}, nil) {
-					return // the deferred cancel ends the run's models
-				}
-			case end := <-done:
-				if end.err != nil {
-					var busy *llm.BusyError
-					var e *llm.Error
-					var paused *PausedError
-					if errors.As(end.err, &paused) {
-						end.err = &llm.BusyError{Provider: loop.Approval, Kind: llm.Unavailable, Reason: "the plan of this research waits for your word"}
-					}
-					if !errors.As(end.err, &busy) && !errors.As(end.err, &e) {
-						end.err = &llm.Error{Kind: llm.Unavailable, Provider: Name, Model: Name, Message: end.err.Error(), Err: end.err}
-					}
-					yield(llm.Event{}, end.err)
-					return
-				}
-				text := end.x.Answer
-				if len(end.x.Remarks) > 0 {
-					text += "\n\n" + strings.Join(end.x.Remarks, " ")
-				}
-				if yield(llm.Event{Text: text, Citations: end.x.Cited, Private: end.x.Private}, nil) {
-					yield(llm.Event{Finish: llm.FinishStop, Usage: &llm.Usage{Input: llm.Known(0), Output: llm.Known(0)}}, nil) // each question has its own row in the books
-				}
+			case steps <- r:
+			case <-ctx.Done():
+			}
+		}})
+		done <- result{x, err}
+	}()
+	for {
+		select {
+		case r := <-steps:
+			text := ""
+			if r.Ended.IsZero() {
+				text = strings.ToUpper(r.Says[:1]) + r.Says[1:]
+			} else if r.Note != "" {
+				text = ": " + r.Note
+			}
+			if !r.Ended.IsZero() {
+				text += ".\n"
+			}
+			if !yield(llm.Event{Thinking: text}, nil) {
+				return // the deferred cancel ends the run's models
+			}
+		case end := <-done:
+			var paused *PausedError
+			if errors.As(end.err, &paused) {
+				end.err = &llm.BusyError{Provider: loop.Approval, Kind: llm.Unavailable, Reason: "the plan of this research waits for your word"}
+			}
+			if end.err != nil {
+				yield(llm.Event{}, failed(ctx, end.err, name, false))
 				return
 			}
+			if yield(end.x.final(), nil) {
+				yield(end.x.end(), nil) // each question has its own row in the books
+			}
+			return
 		}
 	}
 }

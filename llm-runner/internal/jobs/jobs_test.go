@@ -8,7 +8,9 @@ import (
 	"iter"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -416,6 +418,29 @@ func TestTheNoteOfAnAnswerLoadsNothingFromElsewhere(t *testing.T) {
 		t.Errorf("%s", note)
 	}
 }
+
+// Neither an answer nor what a report quotes is code that a plugin of the person's editor runs.
+func TestTheNoteOfAJobRunsNothing(t *testing.T) {
+	files, err := filepath.Glob("../toolbox/loop/testdata/hostile/5*.md")
+	if err != nil || len(files) < 9 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, note := range map[string][]byte{"answer": render(&Job{Type: Text, Title: string(text), Answer: string(text)}, "", 0, "", ""),
+			"report": render(&Job{Type: Research, Title: "x"}, "", 0, "question: "+quote(string(text))+"\n", string(text)), "reason": reason("x.md", "generated: true\n", string(text))} {
+			if m := runs.FindString(string(note)); m != "" {
+				t.Errorf("%s: the note of its %s has %q", file, what, m)
+			}
+		}
+	}
+}
+
+// runs is what Dataview, JS Engine, Tasks or Templater would run.
+var runs = regexp.MustCompile("(?m)<%|^[ \\t>*+-]*(```+|~~~+)[ \\t]*(dataviewjs|js-engine|tasks)|`\\s*\\$?= |<code>\\$=")
 
 func TestReadersFollowAJobFromWhereTheyWere(t *testing.T) {
 	s, _ := newService(t, echo)

@@ -28,7 +28,11 @@ func (f *Folders) notePath(j *Job) string {
 // render writes a done job's answer as a note, with a link to the file that it came from (prompt; "" none). worked is how
 // long models worked on it. A report brings frontmatter of its own and what stands in the place of the answer.
 func render(j *Job, prompt string, worked time.Duration, front, body string) []byte {
-	var b bytes.Buffer
+	return []byte(llm.Inert(compose(j, prompt, worked, front, body), ""))
+}
+
+func compose(j *Job, prompt string, worked time.Duration, front, body string) string {
+	var b strings.Builder
 	b.WriteString("---\n" + owned(j.ID))
 	entry := func(key, format string, args ...any) { fmt.Fprintf(&b, key+": "+format+"\n", args...) }
 	entry("type", "%s", j.Type)
@@ -51,7 +55,7 @@ func render(j *Job, prompt string, worked time.Duration, front, body string) []b
 	b.WriteString(front + "---\n\n")
 	if body != "" {
 		b.WriteString(strings.TrimRight(body, "\n") + "\n")
-		return b.Bytes()
+		return b.String()
 	}
 	if j.Answer == "" && len(j.Response) > 0 { // calls of tools, say
 		fmt.Fprintf(&b, "```json\n%s\n```\n", bytes.TrimSpace(j.Response))
@@ -70,7 +74,7 @@ func render(j *Job, prompt string, worked time.Duration, front, body string) []b
 			fmt.Fprintf(&b, "%d. %s, line %d\n", i+1, cited(c), c.Line)
 		}
 	}
-	return b.Bytes()
+	return b.String()
 }
 
 // FileName is a text as the name of a file in the vault, without an ending.
@@ -109,7 +113,7 @@ func isReason(text []byte) bool {
 
 // reason writes the note that stands beside a file in the failed folder.
 func reason(file, head, body string) []byte {
-	return fmt.Appendf(nil, "---\n%sreason_for: %s\n---\n\n%s\n", head, quote(link(file, "")), body)
+	return []byte(llm.Inert(fmt.Sprintf("---\n%sreason_for: %s\n---\n\n%s\n", head, quote(link(file, "")), body), ""))
 }
 
 // refused says why a file is not a job.

@@ -87,7 +87,7 @@ func (v *Vault) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event
 			err = ctx.Err()
 		}
 		switch {
-		case errors.Is(err, errLeft):
+		case errors.Is(err, ErrLeft):
 		case err != nil:
 			fail(err)
 		default:
@@ -96,61 +96,55 @@ func (v *Vault) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event
 	}
 }
 
-// errLeft says that the reader went away.
-var errLeft = errors.New("the reader went away")
-
 // reply shows the answer and returns its last event.
 func (v *Vault) reply(ctx context.Context, req llm.Request, show func(llm.Event) bool) (end llm.Event, err error) {
-	end = llm.Event{Finish: llm.FinishStop, Usage: &llm.Usage{Input: llm.Known(0), Output: llm.Known(0)}}
 	if err := ctx.Err(); err != nil {
 		return end, err
 	}
-	if req.Model != "" && req.Model != Model && req.Model != Quotes {
-		return end, &llm.Error{Kind: llm.NotFound, Provider: Model, Model: req.Model,
-			Message: fmt.Sprintf("there is no model %q here, only %q and %q", req.Model, Model, Quotes)}
-	}
-	asked, err := question(req.Messages)
+	q, err := NewQuestion(req)
 	if err != nil {
 		return end, err
 	}
-	var w *draft
-	if model, ok := v.writes(req); ok {
-		all, _, err := v.sources(ctx, asked, isPrivate(req))
+	model, writes := v.writes(req)
+	leads, err := v.Look(ctx, q, writes)
+	if err != nil {
+		return end, err
+	}
+	if leads, err = v.ranked(ctx, q, leads); err != nil {
+		return end, err
+	}
+	var d *Draft
+	if writes {
+		all, _, err := v.Gather(ctx, q, leads)
 		if err != nil {
 			return end, err
 		}
 		if len(all) > 0 {
-			did, err := v.written(ctx, req, model, asked, all, show)
-			if why := cannotWrite(err); why != "" && !did.shown && req.Purpose != "job" { // whoever can wait, waits; a person reads what there is
-				did.refused, did.opening, err = false, why, nil
-			}
-			if err != nil {
+			if d, err = v.Write(ctx, q, model, all, func(ask llm.Request) iter.Seq2[llm.Event, error] { return v.writer.Provider.Stream(ctx, ask) }, show); err != nil {
 				return end, err
-			}
-			if did.left {
-				return end, errLeft
-			}
-			w = &did
-			end.Finish, end.Route, end.Private = did.finish, did.route, did.private
-			if did.usage != nil {
-				end.Usage = did.usage
-			}
-			withheld := 0
-			if did.route != nil && did.route.Withheld > 0 {
-				withheld = hiddenOf(all)
-			}
-			if did.opening == "" && !did.refused && !did.nothing {
-				if text := did.afterword(req.Purpose, withheld); text != "" && !show(llm.Event{Text: "\n\n" + text + "\n", Private: did.private}) {
-					return end, errLeft
-				}
-				return end, nil
-			}
-			if withheld > 0 {
-				w.opening = withheldNote(did.route, withheld)
 			}
 		}
 	}
-	pieces, err := v.quoted(ctx, req, asked, w)
+	return v.Close(ctx, q, leads, d, show)
+}
+
+// Close shows what stands below the words of a model, or the passages in their place, and returns the last event of the answer. d is what a model made
+// of them; nil: none was asked. ErrLeft: show said that the reader went away.
+func (v *Vault) Close(ctx context.Context, q Question, leads []Lead, d *Draft, show func(llm.Event) bool) (end llm.Event, err error) {
+	end = llm.Event{Finish: llm.FinishStop, Usage: &llm.Usage{Input: llm.Known(0), Output: llm.Known(0)}}
+	if d != nil {
+		end.Finish, end.Route, end.Private = d.Finish, d.Route, d.Private
+		if d.Usage != nil {
+			end.Usage = d.Usage
+		}
+		if d.Answers() {
+			if text := d.Afterword(q.Purpose); text != "" && !show(llm.Event{Text: "\n\n" + text + "\n", Private: d.Private}) {
+				return end, ErrLeft
+			}
+			return end, nil
+		}
+	}
+	pieces, err := v.quoted(ctx, q, leads, d)
 	if err != nil {
 		return end, err
 	}
@@ -160,12 +154,12 @@ func (v *Vault) reply(ctx context.Context, req llm.Request, show func(llm.Event)
 		}
 		p.Private = p.Private || end.Private
 		end.Private = p.Private
-		if w != nil {
-			p.Route = w.told()
-			w.shown = true
+		if d != nil {
+			p.Route = d.told()
+			d.shown = true
 		}
 		if !show(p) {
-			return end, errLeft
+			return end, ErrLeft
 		}
 	}
 	return end, nil
@@ -179,14 +173,14 @@ func (v *Vault) writes(req llm.Request) (model string, ok bool) {
 	return v.writer.Model(req)
 }
 
-// quoted returns the passages as an answer, in pieces, each with its Citation. w is what a model made of them before; nil: none was asked.
-func (v *Vault) quoted(ctx context.Context, req llm.Request, asked string, w *draft) ([]llm.Event, error) {
-	hits, err := v.library.Find(ctx, Request{Query: asked, Limit: 4 * shown, Rerank: true, Private: isPrivate(req)})
+// quoted returns the passages as an answer, in pieces, each with its Citation. d is what a model made of them before; nil: none was asked.
+func (v *Vault) quoted(ctx context.Context, q Question, leads []Lead, d *Draft) ([]llm.Event, error) {
+	_, hits, gone, err := v.follow(ctx, q, leads[:min(len(leads), 4*shown)])
 	if err != nil {
 		return nil, err
 	}
 	hits, known := choose(hits)
-	if w != nil && w.refused { // the model has read them, and words alone know no better
+	if d != nil && d.Refused { // the model has read them, and words alone know no better
 		known = false
 	}
 	cited, changed, err := v.verify(ctx, hits, known)
@@ -194,10 +188,10 @@ func (v *Vault) quoted(ctx context.Context, req llm.Request, asked string, w *dr
 		return nil, err
 	}
 	opening := ""
-	if w != nil {
-		opening = w.opening
+	if d != nil {
+		opening = d.Opening
 	}
-	pieces := v.compose(req, asked, cited, known, changed, opening)
+	pieces := v.compose(q, cited, known, changed+gone, opening)
 	for _, c := range cited {
 		if v.library.NeverSent(collectionName(c), c.Path) {
 			pieces[0].Private = true
@@ -212,36 +206,6 @@ func collectionName(c llm.Citation) string {
 		return Notes
 	}
 	return c.Collection
-}
-
-// question returns what is asked: the last message of the user, and the one before it where the last says too little to
-// be understood alone ("and on Windows?").
-func question(messages []llm.Message) (string, error) {
-	var said []string
-	for _, m := range messages {
-		if text := strings.TrimSpace(m.Text()); m.Role == llm.User && text != "" {
-			said = append(said, text)
-		}
-	}
-	if len(said) == 0 {
-		return "", &llm.Error{Kind: llm.BadRequest, Provider: Model, Model: Model, Message: "nothing is asked: the request has no message of the user"}
-	}
-	last := said[len(said)-1]
-	if len(said) > 1 && meaning(last) < 2 && len(quotations(last)) == 0 {
-		return said[len(said)-2] + "\n" + last, nil
-	}
-	return last, nil
-}
-
-// meaning counts the words of text that are not stop words.
-func meaning(text string) int {
-	n := 0
-	for _, t := range wordsOf(text) {
-		if !isStop(t.word) {
-			n++
-		}
-	}
-	return n
 }
 
 // says that the passage answers, as far as words can tell.
@@ -300,7 +264,7 @@ func (v *Vault) verify(ctx context.Context, hits []Hit, known bool) (cited []llm
 
 // compose writes the answer down.
 // before stands above it all.
-func (v *Vault) compose(req llm.Request, asked string, cited []llm.Citation, known bool, changed int, before string) []llm.Event {
+func (v *Vault) compose(q Question, cited []llm.Citation, known bool, changed int, before string) []llm.Event {
 	unconnected := v.connected != nil && !v.connected()
 	status := v.library.Status()
 	var opening string
@@ -319,7 +283,7 @@ func (v *Vault) compose(req llm.Request, asked string, cited []llm.Citation, kno
 		}
 	case status.Notes == 0 && len(status.Collections) == 0 && !status.Syncing && !status.Synced.IsZero():
 		opening += saysNothing
-	case meaning(asked) == 0:
+	case meaning(q.Asked) == 0:
 		opening += saysNoWords
 	default:
 		opening += saysUnknown
@@ -338,7 +302,7 @@ func (v *Vault) compose(req llm.Request, asked string, cited []llm.Citation, kno
 		say(quote(i+1, c), c)
 	}
 	say(strings.Join(remarks(status, changed), " "))
-	if unconnected && !saidBefore(req.Messages) {
+	if unconnected && !q.Told {
 		say(strings.TrimSpace(saysTheWayOn))
 	}
 	last := &pieces[len(pieces)-1]
@@ -362,15 +326,6 @@ func remarks(s Status, changed int) []string {
 		all = append(all, "The notes cannot be read at present ("+s.Error+"), so newer ones are missing.")
 	}
 	return all
-}
-
-func saidBefore(messages []llm.Message) bool {
-	for _, m := range messages {
-		if m.Role == llm.Assistant && strings.Contains(m.Text(), strings.TrimSpace(saysTheWayOn)) {
-			return true
-		}
-	}
-	return false
 }
 
 // quote writes a passage as a block quote with its source below.

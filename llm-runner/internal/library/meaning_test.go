@@ -510,7 +510,7 @@ func FuzzOrder(f *testing.F) {
 	f.Add("[1] and 99999999999999999999", 2)
 	f.Fuzz(func(t *testing.T, text string, n int) {
 		seen := map[int]bool{}
-		for _, i := range orderIn(text, n) {
+		for _, i := range OrderIn(text, n) {
 			if i < 0 || i >= n || seen[i] {
 				t.Errorf("%d of %d", i, n)
 			}

@@ -17,7 +17,7 @@ import (
 type resolver struct {
 	ctx      context.Context
 	lib      *Library
-	sources  []source
+	sources  []Numbered
 	withheld bool // the private ones were not shown to the model
 
 	held     string // what has come and may be a mark
@@ -33,7 +33,7 @@ type resolver struct {
 	err     error
 }
 
-func newResolver(ctx context.Context, l *Library, sources []source) *resolver {
+func newResolver(ctx context.Context, l *Library, sources []Numbered) *resolver {
 	return &resolver{ctx: ctx, lib: l, sources: sources}
 }
 
@@ -214,7 +214,7 @@ func (r *resolver) resolve(n int, words string) (llm.Citation, bool) {
 	}
 	look := r.lib.shelf() // the document is read again: an answer may take minutes to write
 	defer look.close()
-	c, ok, err := look.cite(r.ctx, s.collection, c)
+	c, ok, err := look.cite(r.ctx, s.In, c)
 	if err != nil {
 		r.err = err
 	}
@@ -222,15 +222,15 @@ func (r *resolver) resolve(n int, words string) (llm.Citation, bool) {
 }
 
 // source returns source n, if the model was shown it.
-func (r *resolver) source(n int) (source, bool) {
-	if n < 1 || n > len(r.sources) || r.withheld && r.sources[n-1].private {
-		return source{}, false
+func (r *resolver) source(n int) (Numbered, bool) {
+	if n < 1 || n > len(r.sources) || r.withheld && r.sources[n-1].Private {
+		return Numbered{}, false
 	}
 	return r.sources[n-1], true
 }
 
 // locate finds words in a source, or else in another one that the model was shown.
-func (r *resolver) locate(s source, has bool, words string, found *source) (from, to int, ok bool) {
+func (r *resolver) locate(s Numbered, has bool, words string, found *Numbered) (from, to int, ok bool) {
 	if has {
 		if from, to, ok = locate(s.Quote, words); ok {
 			return from, to, true
@@ -322,9 +322,9 @@ func leveled(text string) (out []byte, at []int) {
 const supported = 0.3
 
 // supports returns the sentence, item or block of a source that holds most of a claim, unless that is too little.
-func supports(s source, claim string) (from, to int, ok bool) {
+func supports(s Numbered, claim string) (from, to int, ok bool) {
 	want := map[string]bool{}
-	for _, t := range tokens(claim, s.language) {
+	for _, t := range tokens(claim, s.Language) {
 		if !isStop(t.word) && t.stem != "" {
 			want[t.stem] = true
 		}
@@ -338,7 +338,7 @@ func supports(s source, claim string) (from, to int, ok bool) {
 			continue
 		}
 		has := map[string]bool{}
-		for _, t := range tokens(s.Quote[b.start:b.end], s.language) {
+		for _, t := range tokens(s.Quote[b.start:b.end], s.Language) {
 			if want[t.stem] {
 				has[t.stem] = true
 			}

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"iter"
 	"strings"
 
 	"home.arpa/lab/llm-runner/internal/llm"
@@ -27,8 +27,6 @@ const (
 	// forPrompt is how many characters of passages a prompt holds together: the budget at which quoting is measured (eval.MeasureSpans).
 	forPrompt   = 4000
 	mostSources = 24
-	lastWords   = 4    // earlier messages that come along
-	earlierMost = 2000 // bytes of each
 )
 
 // unanswered is what a model writes that finds no answer in its sources.
@@ -43,202 +41,144 @@ const instructions = `You answer questions from the user's own notes. The source
 - Answer in the language of the question, in a few sentences, without a list of sources at the end.
 - If the sources do not answer the question, write only ` + unanswered + `.`
 
-// A source is a passage as it stands in a prompt, under its number.
-type source struct {
+// A Numbered passage stands in a prompt under its number: its place in a list, 1-based.
+type Numbered struct {
 	llm.Citation
-	collection string
-	language   language
-	private    bool
+	In       string   `json:"in"` // its collection
+	Language language `json:"language"`
+	Private  bool     `json:"private,omitempty"` // no cloud provider may see it
 }
 
-// sources returns the passages for a prompt that still stand in their documents, and how many do not.
-func (v *Vault) sources(ctx context.Context, asked string, private bool) (all []source, changed int, err error) {
-	hits, err := v.library.Passages(ctx, Request{Query: asked, Rerank: true, Private: private}, forPrompt)
-	if err != nil {
-		return nil, 0, err
+// Write has stream answer q from numbered passages, and shows what comes, each citation checked. Where the model is not to be had now, a Draft without
+// words says why, for whoever cannot wait. ErrLeft: show said that the reader went away.
+func (v *Vault) Write(ctx context.Context, q Question, model string, all []Numbered, stream func(llm.Request) iter.Seq2[llm.Event, error], show func(llm.Event) bool) (*Draft, error) {
+	d := &Draft{Finish: llm.FinishStop}
+	err := v.written(ctx, q, all, stream(q.prompt(model, all)), d, show)
+	if why := cannotWrite(err); why != "" && !d.shown && q.Purpose != "job" { // whoever can wait, waits; a person reads what there is
+		d.Refused, d.Opening, err = false, why, nil
 	}
-	s := v.library.shelf()
-	defer s.close()
-	for _, h := range hits[:min(len(hits), mostSources)] {
-		c, ok, err := s.cite(ctx, h.Collection, h.Citation)
-		if err != nil {
-			return nil, 0, err
-		}
-		if !ok {
-			changed++
-			continue
-		}
-		all = append(all, source{c, h.Collection, h.language, v.library.NeverSent(h.Collection, h.Path)})
+	if d.Route != nil && d.Route.Withheld > 0 {
+		d.Withheld = hiddenOf(all)
 	}
-	return all, changed, nil
+	if d.Withheld > 0 && err == nil && !d.Answers() {
+		d.Opening = withheldNote(d.Route, d.Withheld)
+	}
+	return d, err
 }
 
-// prompt is what the model is asked: earlier words, the sources under their numbers, the question. Each source is a part of its own, so that
-// those which are never sent can be left out where it is known who reads.
-func prompt(req llm.Request, asked string, all []source) []llm.Message {
-	messages := []llm.Message{llm.Says(llm.System, instructions)}
-	earlier := req.Messages
-	for i := len(earlier) - 1; i >= 0; i-- {
-		if earlier[i].Role == llm.User {
-			earlier = earlier[:i]
-			break
-		}
-	}
-	for _, m := range earlier[max(0, len(earlier)-lastWords):] {
-		if m.Role != llm.User && m.Role != llm.Assistant {
-			continue
-		}
-		short := llm.Message{Role: m.Role}
-		for _, p := range m.Parts {
-			if p.Text != "" {
-				short.Parts = append(short.Parts, llm.Part{Private: p.Private, Text: strings.ToValidUTF8(p.Text[:min(len(p.Text), earlierMost)], "")})
-			}
-		}
-		if len(short.Parts) > 0 {
-			messages = append(messages, short)
-		}
-	}
-	for len(messages) > 1 && messages[1].Role != llm.User { // a conversation begins with a question
-		messages = append(messages[:1], messages[2:]...)
-	}
-	m := llm.Message{Role: llm.User, Parts: []llm.Part{{Text: "Sources:\n\n"}}}
-	for i, s := range all {
-		var b strings.Builder
-		fmt.Fprintf(&b, "[%d] %s", i+1, s.Path)
-		if s.Page > 0 {
-			fmt.Fprintf(&b, ", page %d", s.Page)
-		}
-		for _, h := range s.Heading {
-			b.WriteString(" > " + h)
-		}
-		b.WriteString("\n" + strings.TrimSpace(s.Quote) + "\n\n")
-		m.Parts = append(m.Parts, llm.Part{Private: s.private, Text: b.String()})
-	}
-	m.Parts = append(m.Parts, llm.Part{Private: isPrivate(req), Text: "Question: " + asked})
-	return append(messages, m)
-}
+// ErrLeft says that the reader of an answer went away.
+var ErrLeft = errors.New("the reader went away")
 
-// isPrivate says that what is asked rests itself on notes that are never sent: a chain's step, with the answer before in it.
-func isPrivate(req llm.Request) bool {
-	for _, m := range req.Messages {
-		if m.Role == llm.User && slices.ContainsFunc(m.Parts, func(p llm.Part) bool { return p.Private }) {
-			return true
-		}
-	}
-	return false
-}
-
-// written has a model write the answer. It yields what comes, each citation checked, and says what became of the request.
-func (v *Vault) written(ctx context.Context, req llm.Request, model, asked string, all []source, yield func(llm.Event) bool) (w draft, err error) {
-	ask := req
-	ask.Model, ask.Messages, ask.Tools, ask.Format = model, prompt(req, asked, all), nil, nil
+func (v *Vault) written(ctx context.Context, q Question, all []Numbered, stream iter.Seq2[llm.Event, error], d *Draft, show func(llm.Event) bool) error {
 	r := newResolver(ctx, v.library, all)
-	w.finish = llm.FinishStop
-	for ev, err := range v.writer.Provider.Stream(ctx, ask) {
+	for ev, err := range stream {
 		if err != nil {
-			return w, err
+			return err
 		}
 		if ev.Route != nil {
-			w.route = ev.Route
+			d.Route = ev.Route
 			if hidden := hiddenOf(all); ev.Route.Withheld > 0 { // and what was withheld of earlier words is no loss
 				r.withhold()
-				if hidden == len(all) || isPrivate(req) {
-					w.nothing = true
-					return w, nil // there is nothing left to answer from
+				if hidden == len(all) || q.Private {
+					d.Nothing = true
+					return nil // there is nothing left to answer from
 				}
 			} else if hidden > 0 {
-				w.private = true
+				d.Private = true
 			}
 		}
 		if ev.Usage != nil {
-			w.usage = ev.Usage
+			d.Usage = ev.Usage
 		}
 		if ev.Finish != "" {
-			w.finish = ev.Finish
+			d.Finish = ev.Finish
 		}
-		out := llm.Event{Thinking: ev.Thinking, Route: w.told(), Private: w.private}
+		out := llm.Event{Thinking: ev.Thinking, Route: d.told(), Private: d.Private}
 		out.Text, out.Citations = r.feed(ev.Text)
 		if r.err != nil {
-			return w, r.err
+			return r.err
 		}
 		if r.refused {
 			continue // nothing of it is shown; its end and its usage still come
 		}
 		if out.Text != "" || out.Thinking != "" || out.Citations != nil {
-			w.shown = true
-			if !yield(out) {
-				w.left = true
-				return w, nil
+			d.shown = true
+			if !show(out) {
+				return ErrLeft
 			}
 		}
 	}
-	out := llm.Event{Route: w.told(), Private: w.private}
+	out := llm.Event{Route: d.told(), Private: d.Private}
 	out.Text, out.Citations = r.end()
 	if r.err != nil {
-		return w, r.err
+		return r.err
 	}
-	w.refused, w.dropped, w.cited = r.refused, r.dropped, r.cited
-	if out.Text != "" && !r.refused && !yield(out) {
-		w.left = true
+	d.Refused, d.Dropped, d.Cited = r.refused, r.dropped, r.cited
+	if out.Text != "" && !r.refused && !show(out) {
+		return ErrLeft
 	}
-	return w, nil
+	return nil
 }
 
-// draft is what became of a request to the model.
-type draft struct {
-	route   *llm.Route
-	usage   *llm.Usage
-	finish  llm.Finish
-	private bool // the model has seen what is never sent to others
-	nothing bool // all that was found is never sent, and the model is of a cloud provider
-	refused bool // the model says that the sources do not answer
-	left    bool // the reader went away
-	shown   bool // something was
-	dropped int  // citations that did not hold
-	cited   []llm.Citation
-	opening string // what stands above the passages that are shown instead
+// A Draft is what became of a request to the model that writes.
+type Draft struct {
+	Route    *llm.Route     `json:"route,omitempty"`
+	Usage    *llm.Usage     `json:"usage,omitempty"`
+	Finish   llm.Finish     `json:"finish"`
+	Private  bool           `json:"private,omitempty"`  // the model has seen what is never sent to others
+	Withheld int            `json:"withheld,omitempty"` // passages that it was not shown
+	Nothing  bool           `json:"nothing,omitempty"`  // all that was found is never sent, and the model is of a cloud provider
+	Refused  bool           `json:"refused,omitempty"`  // the model says that the sources do not answer
+	Dropped  int            `json:"dropped,omitempty"`  // citations that did not hold
+	Cited    []llm.Citation `json:"cited,omitempty"`    // the n-th is the source [n] of its words
+	Opening  string         `json:"opening,omitempty"`  // what stands above the passages that are shown instead
+
+	shown bool // something was, in this process
 }
+
+// Answers says that the words of the model are the answer; otherwise passages are, see Quote.
+func (d *Draft) Answers() bool { return d.Opening == "" && !d.Refused && !d.Nothing }
 
 // told is the route, where nothing was shown that tells it.
-func (w *draft) told() *llm.Route {
-	if w.shown {
+func (d *Draft) told() *llm.Route {
+	if d.shown {
 		return nil
 	}
-	return w.route
+	return d.Route
 }
 
-func hiddenOf(all []source) int {
+func hiddenOf(all []Numbered) int {
 	n := 0
 	for _, s := range all {
-		if s.private {
+		if s.Private {
 			n++
 		}
 	}
 	return n
 }
 
-// afterword is what a reader must know of a written answer.
-func (w draft) afterword(purpose string, withheld int) string {
+// Afterword is what a reader must know of a written answer; "" nothing.
+func (d *Draft) Afterword(purpose string) string {
 	var all []string
 	switch {
-	case w.dropped == 1:
+	case d.Dropped == 1:
 		all = append(all, "One citation was left out: what it quotes does not stand in your notes.")
-	case w.dropped > 1:
-		all = append(all, fmt.Sprintf("%d citations were left out: what they quote does not stand in your notes.", w.dropped))
+	case d.Dropped > 1:
+		all = append(all, fmt.Sprintf("%d citations were left out: what they quote does not stand in your notes.", d.Dropped))
 	}
-	if len(w.cited) == 0 {
+	if len(d.Cited) == 0 {
 		all = append(all, "No statement of this answer could be traced to your notes, so take it for a guess.")
 	}
-	if withheld > 0 {
-		all = append(all, withheldNote(w.route, withheld))
+	if d.Withheld > 0 {
+		all = append(all, withheldNote(d.Route, d.Withheld))
 	}
 	text := strings.Join(all, " ")
-	if purpose == "chat" || purpose == "job" || len(w.cited) == 0 { // those list the sources themselves
+	if purpose == "chat" || purpose == "job" || len(d.Cited) == 0 { // those list the sources themselves
 		return text
 	}
 	var b strings.Builder
 	b.WriteString(text)
-	for i, c := range w.cited {
+	for i, c := range d.Cited {
 		if b.Len() > 0 {
 			b.WriteString("\n")
 			if i == 0 {

@@ -6,27 +6,47 @@ import (
 )
 
 // Still is a Markdown text that a model wrote, as it may stand in a note: an editor that shows it loads nothing from elsewhere, for the address of
-// a picture can carry away what the model knew. Pictures become links, and tags are shown as they are written; links stay, since a person
-// follows those. Blocks of code stay byte for byte.
+// a picture can carry away what the model knew, and runs nothing (see Inert). Pictures become links, and tags are shown as they are written; links stay,
+// since a person follows those. Blocks of code stay byte for byte, but for what would run.
 func Still(text string) string {
-	lines := strings.SplitAfter(text, "\n")
-	fence := ""
-	// Between the marks of a formula or a comment (of Obsidian) a fence is none: where there are such, no block of code is believed.
-	believed := !strings.Contains(text, "$$") && !strings.Contains(text, "%%")
+	lines := strings.SplitAfter(Inert(text, ""), "\n")
+	w := walkOf(text)
 	for i, line := range lines {
-		bare := strings.TrimRight(line, " \t\r\n")
-		switch {
-		case fence != "":
-			if strings.HasPrefix(bare, fence) && strings.Trim(bare, fence[:1]) == "" {
-				fence = ""
-			}
-		case believed && fenced.MatchString(bare):
-			fence = fenced.FindStringSubmatch(bare)[1]
-		default:
+		if !w.code(line) {
 			lines[i] = calm(line)
 		}
 	}
 	return strings.Join(lines, "")
+}
+
+// A walk goes through the lines of a Markdown text and knows which of them are blocks of code.
+type walk struct {
+	fence    string // that the block began with; "" none is open
+	believed bool   // what looks like a fence is one
+}
+
+// walkOf begins a walk. Between the marks of a formula or a comment (of Obsidian) a fence is none: where there are such, no block of code is believed.
+func walkOf(text string) walk {
+	return walk{believed: !strings.Contains(text, "$$") && !strings.Contains(text, "%%")}
+}
+
+// code says that the next line is a part of a block of code, its fences included.
+func (w *walk) code(line string) bool {
+	bare := strings.TrimRight(line, " \t\r\n")
+	if w.fence == "" {
+		if m := fenced.FindStringSubmatch(bare); m != nil && w.believed {
+			w.fence = m[1]
+			return true
+		}
+		return false
+	}
+	if mark := strings.TrimLeft(bare, " \t"); strings.HasPrefix(mark, w.fence) && strings.Trim(mark, w.fence[:1]) == "" {
+		w.fence = ""
+		if indent := bare[:len(bare)-len(mark)]; len(indent) > 3 || strings.Contains(indent, "\t") { // that far in it ends nothing (CommonMark 0.31, 4.5): who knows
+			w.believed = false
+		}
+	}
+	return true
 }
 
 var (

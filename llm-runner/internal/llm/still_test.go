@@ -21,6 +21,8 @@ func TestANoteLoadsNothingFromElsewhere(t *testing.T) {
 		"``` a`b\n![a](u)":                                         "``` a`b\n[a](u)",
 		"~~~\n![a](u)\n```\n![a](u)\n~~~~\n![a](u)":                "~~~\n![a](u)\n```\n![a](u)\n~~~~\n[a](u)",
 		"A `List<String>`, 1 < 2, a <- b, <https://a.example> <3!": "A `List<String>`, 1 < 2, a <- b, <https://a.example> <3!",
+		"```\n   ```\n![a](u)\n```":                                "```\n   ```\n[a](u)\n```", // three blanks in, a fence still ends the block
+		"```\n\t```\n![a](u)\n```":                                 "```\n\t```\n[a](u)\n```",
 		"[a](https://good.example/), see [[garden]].":              "[a](https://good.example/), see [[garden]].",
 	} {
 		if got := Still(text); got != want {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"home.arpa/lab/llm-runner/internal/graph"
 	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/route"
@@ -183,8 +184,8 @@ func (s *Site) job(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 	}
+	p.Run = s.Inquiries != nil && (j.Type == jobs.Research || j.Asked == graph.Plain)
 	if j.Type == jobs.Research {
-		p.Run = s.Inquiries != nil
 		p.Waits = s.planOfWork(r.Context(), jobs.RunName(j.ID, 0), r.URL.Path)
 	}
 	if j.Arrived != "" {

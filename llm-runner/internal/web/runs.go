@@ -40,19 +40,37 @@ type runStep struct {
 	Calls []graph.CallRow
 }
 
+// runsList is the newest runs: of the thorough way, or of the straight one, of which there are many.
+type runsList struct {
+	Straight bool
+	Runs     []graph.RunRow
+}
+
+// shownRuns is how many runs are listed.
+const shownRuns = 100
+
+func (s *Site) listRuns(r *http.Request) (l runsList, err error) {
+	if l.Straight = r.FormValue("way") == graph.Straight; l.Straight {
+		l.Runs, err = s.Inquiries.Store.Straight(r.Context(), shownRuns)
+	} else {
+		l.Runs, err = s.Inquiries.Store.Runs(r.Context(), shownRuns)
+	}
+	return l, err
+}
+
 func (s *Site) runsPage(w http.ResponseWriter, r *http.Request) error {
-	runs, err := s.Inquiries.Store.Runs(r.Context(), 100)
+	list, err := s.listRuns(r)
 	if err != nil {
 		return err
 	}
-	return s.show(w, r, "runs", frame{Title: "How answers were found", Nav: "library", Page: runs})
+	return s.show(w, r, "runs", frame{Title: "How answers were found", Nav: "library", Page: list})
 }
 
 // runOf leads to the run that is part of some work: a turn of a chat, a job.
 func (s *Site) runOf(w http.ResponseWriter, r *http.Request) error {
 	run, err := s.Inquiries.Store.Keyed(r.Context(), r.FormValue("work"))
 	if errors.Is(err, graph.ErrNotFound) {
-		return problem{http.StatusNotFound, "There are no steps to see", "This answer was made without a model, or it is so old that its steps were deleted."}
+		return problem{http.StatusNotFound, "There are no steps to see", "This answer was made without a model, or so long ago that its steps were deleted."}
 	}
 	if err != nil {
 		return err
@@ -69,7 +87,7 @@ func (s *Site) readRun(r *http.Request) (p runPage, err error) {
 	}
 	st := s.Inquiries.Store
 	if p.RunRow, err = st.Run(r.Context(), id); errors.Is(err, graph.ErrNotFound) {
-		return p, problem{http.StatusNotFound, "There is no such run", "It may have been deleted: runs are kept as long as jobs."}
+		return p, problem{http.StatusNotFound, "There is no such run", "It may have been deleted: those of straight answers are kept for days, others as long as jobs."}
 	}
 	if err != nil {
 		return p, err
@@ -110,7 +128,7 @@ func (s *Site) readRun(r *http.Request) (p runPage, err error) {
 	}
 	p.Took, p.Moves, p.Question = p.Spent.Time, p.Status == graph.Running, p.RunRow.Question
 	p.Drawing = drawRun(shape, steps, p.Status == graph.Paused)
-	p.Reports = p.Status == graph.Done
+	p.Reports = p.Status == graph.Done && p.Way != graph.Straight
 	p.Saves = p.Reports && s.SaveReport != nil
 	for i := len(steps) - 1; i >= 0 && p.Dropped == nil; i-- {
 		var x graph.Inquiry
@@ -134,11 +152,11 @@ func (s *Site) runPage(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Site) apiRuns(w http.ResponseWriter, r *http.Request) error {
-	runs, err := s.Inquiries.Store.Runs(r.Context(), 100)
+	list, err := s.listRuns(r)
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, map[string]any{"runs": runs, "graph": s.Inquiries.Graph().Shape()})
+	return writeJSON(w, map[string]any{"runs": list.Runs, "graph": s.Inquiries.Graph().Shape()})
 }
 
 func (s *Site) apiRun(w http.ResponseWriter, r *http.Request) error {

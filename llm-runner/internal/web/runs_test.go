@@ -7,9 +7,11 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"home.arpa/lab/llm-runner/internal/graph"
 	"home.arpa/lab/llm-runner/internal/guard"
+	"home.arpa/lab/llm-runner/internal/library"
 	"home.arpa/lab/llm-runner/internal/llm"
 )
 
@@ -71,7 +73,7 @@ func TestARunIsDrawnAndForked(t *testing.T) {
 		t.Errorf("no run: %d", code)
 	}
 	_, body, _ = ask("GET", "/runs/1", nil)
-	contains(t, body, `<svg class="run"`, "understand, retrieve, sift, grade, synthesise, verify, answer", "1 of 1 statements stand", `class="way taken"`, "system: Answer the question", "It is washed in spring [1].")
+	contains(t, body, `<svg class="run"`, "route, understand, retrieve, sift, rerank, grade, synthesise, verify, answer", "1 of 1 statements stand", `class="way taken"`, "system: Answer the question", "It is washed in spring [1].")
 	if strings.Contains(body, "<b>filter") || strings.Contains(body, "<filter>") {
 		t.Error("a note's markup is in the page")
 	}
@@ -79,12 +81,12 @@ func TestARunIsDrawnAndForked(t *testing.T) {
 	contains(t, body, `"status": "done"`, `"node": "verify"`, `"name": "draft"`)
 	_, body, _ = ask("GET", "/api/runs", nil)
 	contains(t, body, `"name": "synthesise"`)
-	code, _, to := ask("POST", "/runs/1/fork", url.Values{"step": {"4"}, "state": {`{"asked":"mine","model":"m","drafts":[{"text":"NOT IN THE SOURCES"}]}`}})
+	code, _, to := ask("POST", "/runs/1/fork", url.Values{"step": {"6"}, "state": {`{"asked":"mine","model":"m","drafts":[{"text":"NOT IN THE SOURCES"}]}`}})
 	if code != 303 || to != "/runs/2" || len(proceeded) != 1 || proceeded[0] != 2 {
 		t.Errorf("%d to %s, %v", code, to, proceeded)
 	}
 	_, body, _ = ask("GET", "/runs/2", nil)
-	contains(t, body, `Forked from <a href="/runs/1">run 1</a> after step 4`, "Your notes do not say.")
+	contains(t, body, `Forked from <a href="/runs/1">run 1</a> after step 6`, "Your notes do not say.")
 	_, body, _ = ask("GET", "/runs/1", nil)
 	contains(t, body, `name="step" value="-1"`, "&#34;asked&#34;: &#34;When is the \\u003cfilter\\u003e washed?&#34;")
 	code, _, to = ask("POST", "/runs/1/fork", url.Values{"step": {"-1"}, "state": {`{"asked":"Once more","model":"m"}`}})
@@ -118,5 +120,56 @@ func TestARunIsDrawnAndForked(t *testing.T) {
 		if w.Code != want {
 			t.Errorf("%s by a program: %d, want %d", path, w.Code, want)
 		}
+	}
+}
+
+// What the model vault answered is listed apart from research: there is much of it.
+func TestStraightAnswersAreListedApartAndDrawn(t *testing.T) {
+	r := newRig(t)
+	c := r.Config
+	source := library.Embedded("handbook", fstest.MapFS{"house.md": {Data: []byte("# House\n\nThe <b>filter</b> is washed every spring.\n")}})
+	l, err := library.New(t.Context(), library.Config{DB: r.db, Source: source})
+	if err == nil {
+		_, err = l.Sync(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	writes := "It is washed in spring [1: \"every spring\"]."
+	c.Inquiries = &graph.Inquiries{Store: graph.NewStore(r.db), Reader: penman(writes), Notes: library.NewVault(l, nil), Model: func(llm.Request) (string, bool) { return "m", true }}
+	c.SaveReport = func(context.Context, int64) (string, error) { return "", nil }
+	site, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func(path string) string {
+		w := httptest.NewRecorder()
+		site.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", path, nil))
+		return w.Body.String()
+	}
+	contains(t, get("/runs?way=straight"), "No question has been answered straight yet")
+	a, err := llm.Collect(c.Inquiries.Vault().Stream(t.Context(), llm.Request{Run: "turn-7", Messages: []llm.Message{llm.Says(llm.User, "When is the <filter> washed?")}}))
+	if err != nil || !strings.HasPrefix(a.Message.Text(), "It is washed in spring [1].") {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	contains(t, get("/runs"), "No question has been asked", `href="/runs?way=straight"`)
+	contains(t, get("/runs?way=straight"), `<a href="/runs/1">When is the &lt;filter&gt; washed?</a>`, "done")
+	contains(t, get("/api/runs"), `"runs": []`)
+	contains(t, get("/api/runs?way=straight"), `"way": "straight"`)
+	body := get("/runs/1")
+	contains(t, body, `aria-label="The way of this run: route, retrieve, rerank, write, answer"`, "straight: one question", "1 cited, 0 citations left out", "system: You answer questions", "[1: &#34;every spring&#34;]", "Go on from here")
+	for _, wrong := range []string{"Save as note", "Download the report", "<b>filter", "<filter>"} {
+		if strings.Contains(body, wrong) {
+			t.Errorf("%s is on the page", wrong)
+		}
+	}
+}
+
+// penman writes the same whatever it is asked.
+type penman string
+
+func (p penman) Stream(context.Context, llm.Request) iter.Seq2[llm.Event, error] {
+	return func(yield func(llm.Event, error) bool) {
+		_ = yield(llm.Event{Text: string(p)}, nil) && yield(llm.Event{Finish: llm.FinishStop}, nil)
 	}
 }

@@ -261,7 +261,7 @@ func (r *run) ask() (toolbox.Step, error) {
 // now, with what it has.
 func (r *run) once(prompted bool, limit string) (s toolbox.Step, err error) {
 	req := r.req
-	req.Use, req.Run, req.Own, req.Chat = nil, "", nil, 0
+	req.Use, req.Run, req.Own = nil, "", nil
 	req.Messages, req.Tools = r.messages, r.specs
 	if len(r.specs) > 0 && limit != "" {
 		r.p.end(r.req.Run, limit)

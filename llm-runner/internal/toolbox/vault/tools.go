@@ -12,6 +12,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/diff"
 
+	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/toolbox"
 )
 
@@ -66,12 +67,15 @@ func (v *Vault) Tools() []toolbox.Tool {
 					if strings.TrimSpace(a.Text) == "" {
 						return "", errors.New("text: it is empty: notes are not emptied")
 					}
-					return ending(preserve(old, a.Text)), nil
+					return llm.Inert(ending(preserve(old, a.Text)), old), nil
 				}
 			}),
 		changing(v, toolbox.Tool{Name: "vault_append", Description: "Adds text to a note of the person's vault."},
 			func(a appendArguments) (string, change) {
-				return a.Path, func(old string, there bool) (string, error) { return add(old, there, a) }
+				return a.Path, func(old string, there bool) (string, error) {
+					text, err := add(old, there, a)
+					return llm.Inert(text, old), err
+				}
 			}),
 	}
 }
@@ -252,8 +256,9 @@ func (v *Vault) search(ctx context.Context, a searchArguments) (toolbox.Result, 
 	return toolbox.Result{Text: b.String()}, nil
 }
 
-// Put writes a note as this program made it. What stood there before is kept.
+// Put writes a note as this program made it, in which nothing runs. What stood there before is kept.
 func (v *Vault) Put(p, text string) error {
+	text = llm.Inert(text, "")
 	if had, err := v.Read(p); err == nil && had == text {
 		return nil
 	}
@@ -279,7 +284,7 @@ func (v *Vault) Save(folder, title, host, source, author, text string, published
 	line("fetched", fetched.Format(time.RFC3339))
 	b.WriteString("---\n\n" + strings.TrimSpace(text) + "\n")
 	p := path.Join(folder, slug(host), slug(title)+".md")
-	err := v.Write(p, "", func(string, bool) (string, error) { return b.String(), nil })
+	err := v.Write(p, "", func(string, bool) (string, error) { return llm.Inert(b.String(), ""), nil })
 	return p, err
 }
 

@@ -86,6 +86,34 @@ func (b *bench) call(t *testing.T, tool, format string, args ...any) (asked, don
 	return asked, done
 }
 
+// What a model writes, and what a page says, runs nowhere; what the person runs in a note stays when a model writes it anew.
+func TestNothingThatIsWrittenRuns(t *testing.T) {
+	b := newBench(t)
+	const evil = "Ferns `$= evil()`.\n\n```dataviewjs\nevil()\n```\n<% evil() %>\n"
+	const still = "Ferns `\\$= evil()`.\n\n```text dataviewjs\nevil()\n```\n< % evil() %>\n"
+	const mine = "# Tasks\n\n- ```tasks\n  not done\n  ```\n\nDue `= this.due`\n"
+	b.put(t, "mine.md", mine)
+	b.put(t, "more.md", mine)
+	for _, tt := range []struct{ tool, path, text, want string }{
+		{"vault_write", "new.md", evil, still},
+		{"vault_append", "garden.md", evil, still},
+		{"vault_write", "mine.md", mine + evil, mine + still},
+		{"vault_append", "more.md", evil, mine + still},
+	} {
+		asked, done := b.call(t, tt.tool, `{"path":%q,"text":%q}`, tt.path, tt.text)
+		if got := b.get(t, tt.path); done.IsError || !strings.HasSuffix(got, tt.want) || !strings.Contains(asked.Preview, "text dataviewjs") {
+			t.Errorf("%s %s: %q\n%+v", tt.tool, tt.path, got, done)
+		}
+	}
+	if err := b.Put("report.md", evil); err != nil || b.get(t, "report.md") != still {
+		t.Errorf("%q, %v", b.get(t, "report.md"), err)
+	}
+	p, err := b.Save("web", "Ferns", "example.org", "https://example.org/<% evil() %>", "", evil, time.Time{}, time.Now())
+	if got := b.get(t, p); err != nil || !strings.HasSuffix(got, still) || strings.Contains(got, "<%") {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 func TestNothingLeavesTheVault(t *testing.T) {
 	b := newBench(t)
 	for _, p := range []string{"../outside.md", "/etc/passwd", "folder/outside.md", "link.md", "abs.md", "garden.md/../../outside.md", ".obsidian/app.md", "a/.hidden.md", "./garden.md",
