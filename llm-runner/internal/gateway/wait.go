@@ -91,7 +91,8 @@ func (c *call) hold(ctx context.Context, w wishes, do func() error) error {
 	}
 }
 
-// promise takes the request as a job: 202 with its address, or the whole answer where it comes within the client's wait.
+// promise takes the request as a job: 202 with its address, or the whole answer where it comes within the client's wait, or the request came before. Who does not
+// wait gets 202, however fast the job is.
 func (c *call) promise(w wishes) {
 	if field, cure := beyondField(c.body); field != "" {
 		badRequest(field + ": a job cannot do this; " + cure + ", or do not prefer respond-async").write(c.out.w)
@@ -106,14 +107,15 @@ func (c *call) promise(w wishes) {
 	h := c.out.w.Header()
 	h.Set("Preference-Applied", "respond-async")
 	h.Set("Location", fmt.Sprintf("/api/jobs/%d", j.ID))
-	if w.wait > 0 || !fresh {
+	asks := w.wait > 0 || !fresh // for the answer, if it is there
+	if asks {
 		ctx, cancel := context.WithTimeout(c.r.Context(), w.wait)
 		j = c.follow(ctx, j)
 		cancel()
 	}
 	c.out.hurry()
 	h.Set("Content-Type", "application/json")
-	if j.State == jobs.Done && len(j.Response) > 0 {
+	if asks && j.State == jobs.Done && len(j.Response) > 0 {
 		c.out.decide(j.Route.Provider, j.Route.Model, j.Route.Rule)
 		c.out.w.WriteHeader(http.StatusOK)
 		_ = c.out.write(j.Response)
