@@ -133,6 +133,7 @@ func New(ctx context.Context, d *db.DB, e *engine.Engine, c Config) (*Service, e
 	e.Register(task, s.call)
 	e.Register(postTask, s.post)
 	e.Inherits(s.Adopt)
+	e.Moves(func(ctx context.Context, by time.Duration) error { return moveTimes(ctx, s.db, by) })
 	d.Hear(topic, func(text string) {
 		if id, err := strconv.ParseInt(strings.TrimPrefix(text, cancelWord), 10, 64); err == nil {
 			s.end(id)
@@ -179,6 +180,9 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-s.nudged:
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+		if err := s.engine.Look(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("look whether the clock was set", "error", err)
 		}
 		now := s.config.Now()
 		next, err := s.pass(ctx, now)

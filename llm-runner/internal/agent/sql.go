@@ -318,6 +318,18 @@ func (s *Service) startDue(ctx context.Context, now time.Time) (started bool, ne
 	return started, next, nil
 }
 
+// moveTimes moves the times at which runs and deliveries go on that wait, by a clock that was set; due times are the wall clock's and stay.
+func moveTimes(ctx context.Context, d *db.DB, by time.Duration) error {
+	return d.Tx(ctx, func(tx *transaction) error {
+		for _, table := range []string{"agent_runs", "agent_deliveries"} {
+			if _, err := tx.ExecContext(ctx, `UPDATE `+table+` SET next_at = next_at + ? WHERE state = 'waiting'`, by.Milliseconds()); err != nil {
+				return fmt.Errorf("move the times of agents: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
 // dropRuns ends runs that are planned still; the run into, if not 0, is for their due times as well.
 func (s *Service) dropRuns(ctx context.Context, gone []Run, into int64, why string, now time.Time) error {
 	if len(gone) == 0 {

@@ -34,6 +34,8 @@ type Config struct {
 	Poll    time.Duration // how often the queue is looked at; 0 means 40 ms, or 100 ms where others look too
 	Grace   time.Duration // how long running tasks may go on once Close is called; 0 means they end at once
 	Log     *slog.Logger  // nil: slog.Default()
+	// Steady is a clock that nobody sets; nil: the machine's own.
+	Steady func() time.Duration
 }
 
 // A Task does the work called key. It may be called again after the process died in it, so it looks first at what is done
@@ -58,6 +60,7 @@ type Engine struct {
 	config  Config
 	queue   dbos.Queue
 	workers *workers // nil: no others
+	clock   *clock
 }
 
 // call is what DBOS keeps of a started task.
@@ -90,7 +93,7 @@ func prepare(ctx context.Context, c Config, d dbos.Config) (_ *Engine, err error
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	e := &Engine{tasks: map[string]Task{}, config: c}
+	e := &Engine{tasks: map[string]Task{}, config: c, clock: newClock(c)}
 	d.AppName, d.ApplicationVersion, d.Logger = appName, appVersion, slog.New(quieter{c.Log.Handler()})
 	if e.ctx, err = dbos.NewContext(context.WithoutCancel(ctx), d); err != nil {
 		return nil, fmt.Errorf("open durable engine: %w", err)
@@ -110,6 +113,9 @@ func (e *Engine) Launch() error {
 		return fmt.Errorf("open queue: %w", err)
 	}
 	e.queue = queue
+	if err := e.Look(e.ctx); err != nil {
+		return err
+	}
 	if err := dbos.Launch(e.ctx); err != nil {
 		return fmt.Errorf("launch durable engine: %w", err)
 	}
@@ -138,7 +144,10 @@ func (e *Engine) run(ctx dbos.Context, c call) (string, error) {
 		defer done()
 	}
 	for pause := firstPause; ; pause = min(2*pause, mostPause) {
-		err := t(working, c.Key)
+		err := e.Look(working) // it may be called early, by a clock that was set
+		if err == nil {
+			err = t(working, c.Key)
+		}
 		var final finalError
 		switch {
 		case errors.Is(context.Cause(working), errLost):

@@ -70,6 +70,7 @@ func OpenShared(ctx context.Context, handle *sql.DB, pool *pgxpool.Pool, id, pla
 	e.workers = &workers{handle: handle, pool: pool, id: id, place: place, log: e.config.Log, last: time.Now(),
 		sweep: sweepEvery, patience: deadAfter, tasks: map[int]context.CancelCauseFunc{}, ids: map[string]int{}, cancel: func() {}}
 	e.workers.adopt = e.adopt
+	e.clock.share(handle)
 	return e, nil
 }
 

@@ -201,6 +201,7 @@ func New(ctx context.Context, d *db.DB, e *engine.Engine, p llm.Provider, c Conf
 		drafts: map[int64]*draft{}}
 	e.Register(task, s.call)
 	e.Inherits(s.Adopt)
+	e.Moves(s.moved)
 	d.Hear(topic, s.hear)
 	if d.Shared() {
 		return s, nil

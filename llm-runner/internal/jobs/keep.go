@@ -35,6 +35,9 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 func (s *Service) lookAfter(ctx context.Context) error {
+	if err := s.engine.Look(ctx); err != nil {
+		return err
+	}
 	wrong := []error{s.endOverdue(ctx, time.Now()), s.wake(ctx, mostWoken)}
 	providers, err := limitsOf(ctx, s.db.Read())
 	wrong = append(wrong, err)
