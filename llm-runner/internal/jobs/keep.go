@@ -38,7 +38,7 @@ func (s *Service) lookAfter(ctx context.Context) error {
 	if err := s.engine.Look(ctx); err != nil {
 		return err
 	}
-	wrong := []error{s.endOverdue(ctx, time.Now()), s.wake(ctx, mostWoken)}
+	wrong := []error{s.endOverdue(ctx, time.Now()), s.wake(ctx, mostWoken), s.keepStood(ctx)}
 	providers, err := limitsOf(ctx, s.db.Read())
 	wrong = append(wrong, err)
 	for _, p := range providers {

@@ -263,7 +263,9 @@ func (r *Router) attempt(ctx context.Context, a *Attempt, ask Ask, purpose strin
 	m := r.member[a.Target.Provider]
 	ctx, a.span = r.traced(ctx, m, a, ask, purpose)
 	defer func() { a.span.Done(err) }()
-	came := time.Now()
+	came, patience := time.Now(), llm.PatienceOf(ctx)
+	placed := patience.Wait(m.Name)
+	defer placed()
 	if err := m.enter(ctx, a.Target.Model, !waitedFor[purpose]); err != nil {
 		return &llm.Error{Kind: llm.Cancelled, Provider: m.Name, Message: "gave up waiting in line", Err: err}
 	}
@@ -276,6 +278,9 @@ func (r *Router) attempt(ctx context.Context, a *Attempt, ask Ask, purpose strin
 		}
 		a.scout = s
 		defer a.report(nothing)
+	}
+	if placed(); m.Kind != vaultKind { // that one asks the router itself
+		defer patience.Work()()
 	}
 	var room quota.Room
 	now := time.Now() // of the reservation and of the row: by it a killed process's requests are counted again, see quota.Recount
