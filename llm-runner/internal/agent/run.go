@@ -76,9 +76,13 @@ func (s *Service) call(ctx context.Context, key string) error {
 
 // begin marks a run as running. errStale says that the call is not its own any more.
 func (s *Service) begin(ctx context.Context, id int64, n int) (Run, error) {
-	return s.change(ctx, id, func(_ *transaction, r *Run) error {
+	yielded := false
+	r, err := s.change(ctx, id, func(tx *transaction, r *Run) (err error) {
 		if r.call != n || r.State != Queued && r.State != Running {
 			return errStale
+		}
+		if yielded, err = yield(ctx, tx, r); yielded || err != nil {
+			return err
 		}
 		r.State, r.worker = Running, s.db.Worker()
 		if r.Started.IsZero() {
@@ -86,6 +90,10 @@ func (s *Service) begin(ctx context.Context, id int64, n int) (Run, error) {
 		}
 		return nil
 	})
+	if err == nil && yielded {
+		err = errStale
+	}
+	return r, err
 }
 
 // errCancelled is why the context of a run ends that a person cancels.

@@ -265,7 +265,7 @@ func (s *Service) startDue(ctx context.Context, now time.Time) (started bool, ne
 	}
 	busy := map[string]bool{}
 	for _, r := range open {
-		if r.alone() && (r.State == Queued || r.State == Running || r.State == Waiting) {
+		if r.alone() && (r.State == Queued || r.State == Running || r.State == Waiting) || r.Cause == ByAgent && r.State == Running {
 			busy[r.Agent] = true
 		}
 	}
