@@ -67,6 +67,8 @@ type Config struct {
 	Cost func(provider, model string, u llm.Usage) llm.Count
 	// Lane names the provider that a request would go to first, or wait for; nil: nobody knows.
 	Lane func(req llm.Request) string
+	// Targets are the models that a request may be answered by, fallbacks included; nil: nobody knows.
+	Targets func(req llm.Request) []Target
 	// Writer says that a model is connected which could write; nil: always.
 	Writer func() bool
 

@@ -127,6 +127,15 @@ func (r *Router) Lane(req llm.Request) string {
 	return d.Targets[0].Provider
 }
 
+// Targets are who may answer a request, fallbacks included, or who it would wait for.
+func (r *Router) Targets(req llm.Request) []Target {
+	d := r.Decide(Ask{Model: req.Model, Project: req.Project, Requires: req.Requires})
+	if d.Hold != nil {
+		return []Target{d.Hold.Target}
+	}
+	return d.Targets
+}
+
 // Places is how many requests a provider has at once at most; 0 is unlimited.
 func (r *Router) Places(provider string) int {
 	if m := r.member[provider]; m != nil {
