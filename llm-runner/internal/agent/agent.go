@@ -35,8 +35,9 @@ import (
 
 // A Folder holds agents' files.
 type Folder struct {
-	Path string // for people
-	FS   fs.FS
+	Path  string // for people
+	FS    fs.FS
+	Vault bool // it is in the vault
 }
 
 // Spent is what some work has cost.
@@ -65,6 +66,8 @@ type Config struct {
 	Ask  llm.Provider
 	Box  *toolbox.Box
 	Cost func(provider, model string, u llm.Usage) llm.Count
+	// OfVault says that a tool works on the vault; nil: none does.
+	OfVault func(tool string) bool
 	// Lane names the provider that a request would go to first, or wait for; nil: nobody knows.
 	Lane func(req llm.Request) string
 	// Targets are the models that a request may be answered by, fallbacks included; nil: nobody knows.
@@ -142,6 +145,11 @@ func New(ctx context.Context, d *db.DB, e *engine.Engine, c Config) (*Service, e
 		}
 		s.announce()
 	})
+	if c.Vault != "" || !d.Shared() {
+		e.Has(vault)
+	} else {
+		s.log.Info("this process has no vault: runs of agents that need it, and what is delivered into it, are left to those that have it")
+	}
 	s.offer()
 	return s, nil
 }

@@ -150,10 +150,11 @@ func (s *Service) Adopt(ctx context.Context, worker string) error {
 		return err
 	}
 	for _, r := range left {
+		options := s.options(r.Agent)
 		if _, err := s.changeQuietly(ctx, r, func(tx *transaction, x *Run) error {
 			x.call++
 			x.State = Queued
-			return s.engine.Start(tx, task, fmt.Sprintf("agent-%d-%d", x.ID, x.call), fmt.Sprintf("%d/%d", x.ID, x.call), engine.Options{Lane: "agents"})
+			return s.engine.Start(tx, task, fmt.Sprintf("agent-%d-%d", x.ID, x.call), fmt.Sprintf("%d/%d", x.ID, x.call), options)
 		}); err != nil {
 			return err
 		}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/db"
-	"home.arpa/lab/llm-runner/internal/engine"
 )
 
 // transaction is what writes go through.
@@ -284,10 +283,11 @@ func (s *Service) startDue(ctx context.Context, now time.Time) (started bool, ne
 			continue
 		}
 		busy[r.Agent] = busy[r.Agent] || r.alone()
+		options := s.options(r.Agent)
 		_, err := s.changeQuietly(ctx, r, func(tx *transaction, x *Run) error {
 			x.call++
 			x.State, x.NextAt, x.Waits, x.Reason = Queued, time.Time{}, "", ""
-			return s.engine.Start(tx, task, fmt.Sprintf("agent-%d-%d", x.ID, x.call), fmt.Sprintf("%d/%d", x.ID, x.call), engine.Options{Lane: "agents"})
+			return s.engine.Start(tx, task, fmt.Sprintf("agent-%d-%d", x.ID, x.call), fmt.Sprintf("%d/%d", x.ID, x.call), options)
 		})
 		if err != nil {
 			return started, next, err
@@ -427,7 +427,7 @@ func (s *Service) startPost(ctx context.Context, run int64, sink string) error {
 				return err
 			}
 		}
-		return s.engine.Start(tx, postTask, fmt.Sprintf("agent-post-%d-%s-%d", run, sink, call), fmt.Sprintf("%d/%s/%d", run, sink, call), engine.Options{Lane: "agents " + sink})
+		return s.engine.Start(tx, postTask, fmt.Sprintf("agent-post-%d-%s-%d", run, sink, call), fmt.Sprintf("%d/%s/%d", run, sink, call), postOptions(sink))
 	})
 	if err != nil {
 		return fmt.Errorf("start delivery of run %d to %s: %w", run, sink, err)

@@ -58,9 +58,9 @@ type Engine struct {
 	ctx     dbos.Context
 	tasks   map[string]Task
 	config  Config
-	queue   dbos.Queue
 	workers *workers // nil: no others
 	clock   *clock
+	has     []string // what tasks may need that this process has; see Options
 }
 
 // call is what DBOS keeps of a started task.
@@ -105,14 +105,30 @@ func prepare(ctx context.Context, c Config, d dbos.Config) (_ *Engine, err error
 // Register names a task. Call it before Launch.
 func (e *Engine) Register(name string, t Task) { e.tasks[name] = t }
 
+// Has says that this process has what some tasks need. Call it before Launch. A process that is the only one is called for all.
+func (e *Engine) Has(what string) { e.has = append(e.has, what) }
+
+// queueOf is the queue of the tasks that need something; "" those that need nothing.
+func queueOf(needs string) string {
+	if needs == "" {
+		return queueName
+	}
+	return queueName + " " + needs
+}
+
 // Launch takes up what an earlier process left unfinished and begins to run tasks.
 func (e *Engine) Launch() error {
-	queue, err := dbos.RegisterQueue(e.ctx, queueName, dbos.WithPartitionWorkerConcurrency(e.config.Workers),
-		dbos.WithQueueBasePollingInterval(e.config.Poll), dbos.WithQueueOnConflict(dbos.QueueConflictAlwaysUpdate))
-	if err != nil {
-		return fmt.Errorf("open queue: %w", err)
+	queues := []string{queueName}
+	for _, what := range e.has {
+		queues = append(queues, queueOf(what))
 	}
-	e.queue = queue
+	for _, name := range queues {
+		if _, err := dbos.RegisterQueue(e.ctx, name, dbos.WithPartitionWorkerConcurrency(e.config.Workers),
+			dbos.WithQueueBasePollingInterval(e.config.Poll), dbos.WithQueueOnConflict(dbos.QueueConflictAlwaysUpdate)); err != nil {
+			return fmt.Errorf("open queue: %w", err)
+		}
+	}
+	dbos.ListenQueues(e.ctx, queues...)
 	if err := e.Look(e.ctx); err != nil {
 		return err
 	}
@@ -192,6 +208,7 @@ type Options struct {
 	Lane  string        // tasks of one lane wait for each other's places, not for those of other lanes; "" is a lane too
 	Order int64         // the lowest of its lane first; from 0 to 1<<31-1
 	Delay time.Duration // how long it waits first, without a goroutine or a worker's place
+	Needs string        // only a process that has it is called, see Has; "" any
 }
 
 // Start starts a task under an id of its own, in the caller's transaction: with its commit the task is certain to be called.
@@ -202,7 +219,7 @@ func (e *Engine) Start(tx *sql.Tx, task, id, key string, o Options) error {
 		opts = append(opts, dbos.WithEnqueueDelay(o.Delay))
 	}
 	// While the engine closes, a task that has its grace still may be held, and so start its next call.
-	if _, err := dbos.Enqueue[string](dbos.WithoutCancel(e.ctx), queueName, workflow, call{task, key}, opts...); err != nil {
+	if _, err := dbos.Enqueue[string](dbos.WithoutCancel(e.ctx), queueOf(o.Needs), workflow, call{task, key}, opts...); err != nil {
 		return fmt.Errorf("start task %s: %w", id, err)
 	}
 	return nil

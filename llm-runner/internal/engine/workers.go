@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -93,14 +94,28 @@ func (e *Engine) adopt(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("list tasks: %w", err)
 	}
-	ids := make([]string, len(left))
-	for i, w := range left {
-		ids[i] = w.ID
+	if err := e.resume(left); err != nil {
+		return err
 	}
-	if _, err := dbos.ResumeWorkflows[string](e.ctx, ids, dbos.WithResumeQueue(queueName)); err != nil {
-		return fmt.Errorf("resume tasks: %w", err)
+	e.config.Log.Info("took over the work of another process", "worker", id, "tasks", len(left))
+	return nil
+}
+
+// resume has tasks called again, each by a process that has what it needs.
+func (e *Engine) resume(left []dbos.WorkflowStatus) error {
+	byQueue := map[string][]string{}
+	for _, w := range left {
+		queue := w.QueueName
+		if !strings.HasPrefix(queue, queueName) { // an earlier life was taken over by name only
+			queue = queueName
+		}
+		byQueue[queue] = append(byQueue[queue], w.ID)
 	}
-	e.config.Log.Info("took over the work of another process", "worker", id, "tasks", len(ids))
+	for queue, ids := range byQueue {
+		if _, err := dbos.ResumeWorkflows[string](e.ctx, ids, dbos.WithResumeQueue(queue)); err != nil {
+			return fmt.Errorf("resume tasks: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -128,18 +143,18 @@ func (e *Engine) sweep(ctx context.Context) {
 		if err != nil {
 			continue // a look later again
 		}
-		next, lost := map[string]bool{}, []string(nil)
+		next, lost := map[string]bool{}, []dbos.WorkflowStatus(nil)
 		for _, w := range ours {
 			switch {
 			case e.workers.runs(w.ID):
 			case idle[w.ID]:
-				lost = append(lost, w.ID)
+				lost = append(lost, w)
 			default:
 				next[w.ID] = true
 			}
 		}
 		if idle = next; len(lost) > 0 {
-			if _, err := dbos.ResumeWorkflows[string](e.ctx, lost, dbos.WithResumeQueue(queueName)); err != nil {
+			if err := e.resume(lost); err != nil {
 				e.config.Log.Warn("resume tasks", "error", err)
 			}
 		}
