@@ -26,9 +26,8 @@ type bucket struct {
 	used   float64
 	uses   []use // Rolling: what makes up used, oldest first
 	at     int64 // when used was last brought up to date
-	reset  int64 // Window and PacificDay: when used becomes nothing; 0 not known. Rolling: where it seems to be a window after all, see whole
+	reset  int64 // Window and PacificDay: when used becomes nothing; 0 not known. Rolling: where it seems to be a window after all, see guess; rolls
 	late   int64 // PacificDay: how much later than here the day begins where it counts, as refusals have shown; see early
-	rolls  bool  // Rolling: it is no window, as a refusal has shown
 	closed int64 // a refusal said: not before; 0 open
 
 	pending int64  // reserved by requests whose answers have not told of this limit yet
@@ -91,7 +90,7 @@ func (b *bucket) refresh(t int64) {
 			b.used = max(0, b.used-b.fill()*float64(t-b.at))
 		}
 	case llm.Rolling:
-		if b.reset != 0 && b.reset <= t {
+		if b.reset > 0 && b.reset <= t {
 			b.used, b.uses, b.reset = 0, nil, b.reset+((t-b.reset)/b.per+1)*b.per
 		}
 		gone := 0
@@ -146,7 +145,7 @@ func (b *bucket) turn(t int64, n float64) int64 {
 	switch {
 	case b.refill == llm.Continuous:
 		at = t + int64(math.Ceil(min(over/max(b.fill(), 1e-12), 1e18))) + int64(time.Millisecond)
-	case b.refill == llm.Rolling && b.reset == 0:
+	case b.refill == llm.Rolling && b.reset <= 0:
 		for _, u := range b.uses {
 			at, over = u.Back, over-float64(u.N)
 			if over <= 1e-6 {
@@ -198,7 +197,7 @@ func (b *bucket) give(t, n, all, since, reset int64) {
 	case llm.Continuous:
 		b.used = max(0, b.used-min(float64(n), max(0, float64(all)-b.fill()*float64(t-since))))
 	case llm.Rolling:
-		if b.reset != 0 && since < b.reset-b.per {
+		if b.reset > 0 && since < b.reset-b.per {
 			return // it went with its window
 		}
 		back := b.back(since)
@@ -368,7 +367,7 @@ func (b *bucket) setFrom(t int64, used float64, from int64) {
 // move shifts all times, with a clock that was set.
 func (b *bucket) move(by int64) {
 	for _, at := range []*int64{&b.at, &b.reset, &b.closed, &b.paced} {
-		if *at != 0 {
+		if *at > 0 {
 			*at += by
 		}
 	}
@@ -414,7 +413,7 @@ func (b *bucket) exhaustedAt(t int64) int64 {
 		return 0
 	}
 	at := t + int64(left/rate)
-	if b.reset != 0 && at >= b.reset {
+	if b.reset > 0 && at >= b.reset {
 		return 0
 	}
 	return at
@@ -437,7 +436,7 @@ func (b *bucket) standing(t int64, now time.Time) Standing {
 		s.Exhausted, full = true, b.when(t, 1)
 	case b.refill == llm.Continuous && b.used > 0 && b.fill() > 0:
 		full = t + int64(b.used/b.fill())
-	case b.refill == llm.Rolling && b.reset == 0 && len(b.uses) > 0:
+	case b.refill == llm.Rolling && b.reset <= 0 && len(b.uses) > 0:
 		full = b.uses[len(b.uses)-1].Back
 	}
 	if full > 0 {

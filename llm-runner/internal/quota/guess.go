@@ -10,17 +10,20 @@ import (
 // anything of what was used here can come back by itself. Where that was wrong, because others use the limit too or because it
 // fills, the next refusal comes early in the window, and it counts as rolling from there on.
 func (b *bucket) guess(t, until int64, wait time.Duration) {
-	if b.refill != llm.Rolling || !b.known || b.most == 0 || b.rolls || b.per < int64(time.Hour) { // a minute costs little
+	if b.refill != llm.Rolling || !b.known || b.most == 0 || b.reset == rolls || b.per < int64(time.Hour) { // a minute costs little
 		return
 	}
-	if b.reset != 0 && b.used < float64(b.most)/2 {
-		b.rolls, b.reset = true, 0
+	if b.reset > 0 && b.used < float64(b.most)/2 {
+		b.reset = rolls
 		return
 	}
 	if int64(wait) > b.per/whole && (len(b.uses) == 0 || b.uses[0].Back > until+b.per/whole) {
 		b.reset = until
 	}
 }
+
+// rolls, as the reset of a rolling limit, says that it is no window, as a refusal has shown.
+const rolls = -1
 
 // whole is the part of a window by which room must come back too early to be taken for a new window, and which it must be away: what fills
 // comes back at once, bit by bit.
