@@ -19,6 +19,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/library"
+	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/toolbox"
 	"home.arpa/lab/llm-runner/internal/toolbox/browse"
 	"home.arpa/lab/llm-runner/internal/usage"
@@ -51,7 +52,7 @@ func builtInAgents() (names []string) {
 func (c *Config) agentFolders() []agent.Folder {
 	all := []agent.Folder{{Path: filepath.Join(c.Data, "agents"), FS: os.DirFS(filepath.Join(c.Data, "agents"))}}
 	if c.Vault.Path != "" {
-		all = append(all, agent.Folder{Path: c.Agents.folder(), FS: os.DirFS(filepath.Join(c.Vault.Path, filepath.FromSlash(c.Agents.folder())))})
+		all = append(all, agent.Folder{Path: c.Agents.folder(), FS: os.DirFS(filepath.Join(c.Vault.Path, filepath.FromSlash(c.Agents.folder()))), Vault: true})
 	}
 	return all
 }
@@ -61,9 +62,22 @@ func (a *app) agents(ctx context.Context, work *engine.Engine, queue *jobs.Servi
 	c := a.config
 	_, sinks := c.sinks()
 	x := agent.Config{BuiltIn: builtIn(), On: c.Agents.On, Folders: c.agentFolders(), Zone: c.Agents.zone(), Vault: c.Vault.Path, Notes: c.Agents.Notes, Daily: c.Agents.Daily,
-		Topics: c.Agents.Topics, Sinks: sinks, Hide: a.hide, Ask: a.router, Box: a.box, Cost: c.Prices.Cost, Lane: a.router.Lane, Writer: a.connected, Alerts: a.alerts, Traces: a.traces, Keep: c.Jobs.Keep, Log: a.log,
+		Topics: c.Agents.Topics, Sinks: sinks, Hide: a.hide, Ask: a.router, Box: a.box, Cost: c.Prices.Cost, Lane: a.router.Lane, Targets: a.targets, OfVault: ofVault, Writer: a.connected, Alerts: a.alerts, Traces: a.traces, Keep: c.Jobs.Keep, Log: a.log,
 		Facts: a.facts(queue), Desk: a.desk(queue), Learn: a.learnt}
 	return agent.New(ctx, a.db, work, x)
+}
+
+// ofVault says that a tool works on the vault: on its files, or on what is known of them.
+func ofVault(tool string) bool {
+	return strings.HasPrefix(tool, "vault_") || tool == "library_search" || tool == "progress"
+}
+
+// targets are the models that may answer a request.
+func (a *app) targets(req llm.Request) (all []agent.Target) {
+	for _, t := range a.router.Targets(req) {
+		all = append(all, agent.Target{Provider: t.Provider, Model: t.Model})
+	}
+	return all
 }
 
 // learnt has facts about the person learnt, for the agent memory.

@@ -60,7 +60,12 @@ func readBoard(ctx context.Context, config *Config) (board progress.Board, err e
 	if _, err := a.library.Sync(ctx); err != nil {
 		return board, err
 	}
-	return a.projects().Board(ctx)
+	projects := a.projects()
+	if board, err = projects.Board(ctx); err != nil {
+		return board, err
+	}
+	board.Ups, err = projects.Ups(ctx, board, true)
+	return board, err
 }
 
 // projects are those of the notes.

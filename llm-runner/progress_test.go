@@ -8,8 +8,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"home.arpa/lab/llm-runner/internal/progress"
 )
 
 // A client of /mcp reads where projects stand; those that are never sent are left out, by name too.
@@ -67,5 +70,25 @@ func TestAnMCPClientReadsTheProjects(t *testing.T) {
 		if strings.Contains(text, "Divorce") || strings.Contains(text, "Papers") || strings.Contains(text, "Sign") {
 			t.Error(text)
 		}
+	}
+}
+
+// Where no server runs, the command reads the notes itself, and waits for git as far as there is one.
+func TestProgressAsJSONSaysWhereTheWayUpComesFrom(t *testing.T) {
+	vault := t.TempDir()
+	if err := os.WriteFile(filepath.Join(vault, "garden.md"), []byte("---\ntype: project\n---\n# Garden\n## Beds\n- [x] Measure ✅ "+time.Now().AddDate(0, 0, -20).Format(time.DateOnly)+"\n- [ ] Dig\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(t.TempDir(), "runner.yaml")
+	if err := os.WriteFile(config, fmt.Appendf(nil, "vault: {path: %q}\n", vault), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(Options{Config: config, Data: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	board, err := readBoard(t.Context(), c)
+	if err != nil || len(board.Ups) != 1 || len(board.Ups[0].Days) != 2 || board.Ups[0].Days[0].From != progress.FromDates || board.Ups[0].Days[1].From != progress.FromSeen || board.Ups[0].Says == "" {
+		t.Errorf("%+v, %v", board.Ups, err)
 	}
 }

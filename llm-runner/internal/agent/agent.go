@@ -35,8 +35,9 @@ import (
 
 // A Folder holds agents' files.
 type Folder struct {
-	Path string // for people
-	FS   fs.FS
+	Path  string // for people
+	FS    fs.FS
+	Vault bool // it is in the vault
 }
 
 // Spent is what some work has cost.
@@ -65,8 +66,12 @@ type Config struct {
 	Ask  llm.Provider
 	Box  *toolbox.Box
 	Cost func(provider, model string, u llm.Usage) llm.Count
+	// OfVault says that a tool works on the vault; nil: none does.
+	OfVault func(tool string) bool
 	// Lane names the provider that a request would go to first, or wait for; nil: nobody knows.
 	Lane func(req llm.Request) string
+	// Targets are the models that a request may be answered by, fallbacks included; nil: nobody knows.
+	Targets func(req llm.Request) []Target
 	// Writer says that a model is connected which could write; nil: always.
 	Writer func() bool
 
@@ -133,12 +138,18 @@ func New(ctx context.Context, d *db.DB, e *engine.Engine, c Config) (*Service, e
 	e.Register(task, s.call)
 	e.Register(postTask, s.post)
 	e.Inherits(s.Adopt)
+	e.Moves(func(ctx context.Context, by time.Duration) error { return moveTimes(ctx, s.db, by) })
 	d.Hear(topic, func(text string) {
 		if id, err := strconv.ParseInt(strings.TrimPrefix(text, cancelWord), 10, 64); err == nil {
 			s.end(id)
 		}
 		s.announce()
 	})
+	if c.Vault != "" || !d.Shared() {
+		e.Has(vault)
+	} else {
+		s.log.Info("this process has no vault: runs of agents that need it, and what is delivered into it, are left to those that have it")
+	}
 	s.offer()
 	return s, nil
 }
@@ -179,6 +190,9 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-s.nudged:
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+		if err := s.engine.Look(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("look whether the clock was set", "error", err)
 		}
 		now := s.config.Now()
 		next, err := s.pass(ctx, now)

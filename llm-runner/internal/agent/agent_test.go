@@ -161,7 +161,7 @@ func (b *bench) start() *bench {
 	var err error
 	d, e := database(b, b.path, engine.Config{Poll: 4 * time.Millisecond, Log: log})
 	c := b.config
-	c.Folders, c.Zone, c.Vault, c.Now, c.Log = []Folder{{"agents", b.files}}, zone(b, "Europe/Berlin"), b.vault, b.clock, log
+	c.Folders, c.Zone, c.Vault, c.Now, c.Log = []Folder{{Path: "agents", FS: b.files}}, zone(b, "Europe/Berlin"), b.vault, b.clock, log
 	c.Sinks = map[string]alert.Sink{"discord": b.posts}
 	if b.sink != nil {
 		c.Sinks["discord"] = b.sink

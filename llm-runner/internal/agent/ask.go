@@ -54,7 +54,7 @@ func (x *runner) prompt() (out Output, err error) {
 
 func (x *runner) answer() (got Answered, note string, err error) {
 	c := x.s.config
-	req := llm.Request{Model: x.agent.Model, Purpose: "agent", Run: fmt.Sprintf("agent-%d", x.run.ID), MaxTokens: int(min(x.agent.Budget.Tokens, 16_000)),
+	req := llm.Request{Model: x.agent.Model, Purpose: "agent", Run: fmt.Sprintf("agent-%d", x.run.ID), MaxTokens: int(min(x.agent.Budget.Tokens, mostAnswer)),
 		Messages: []llm.Message{llm.Says(llm.System, agentSystem), llm.Says(llm.User, x.filled())}}
 	if x.run.Task != "" {
 		req.Messages = append(req.Messages, llm.Says(llm.User, "The task:\n"+x.run.Task))
@@ -69,6 +69,8 @@ func (x *runner) answer() (got Answered, note string, err error) {
 		tools = loop.New(c.Ask, c.Box, loop.Limits{Steps: 2*x.agent.Budget.ToolCalls + 1, Tokens: x.agent.Budget.Tokens, Time: x.agent.Budget.Time, Total: x.agent.Budget.ToolCalls,
 			MicroUSD: x.agent.Budget.MicroUSD, Cost: c.Cost})
 		ask = tools
+	} else if err := x.afford(&req); err != nil {
+		return got, "", err
 	}
 	// What a budget of time ends is kept as far as it has come.
 	left := x.agent.Budget.Time - time.Duration(x.run.Work)*time.Millisecond
@@ -91,6 +93,9 @@ func (x *runner) answer() (got Answered, note string, err error) {
 		got.Over = tools.Ended(req.Run)
 	}
 	got.Text, got.Private = a.Message.Text(), a.Private
+	if tools == nil && got.Over == "" {
+		got.Over = x.overspent(a.Finish == llm.FinishLength && int64(req.MaxTokens) < min(x.agent.Budget.Tokens, mostAnswer))
+	}
 	if a.Finish == llm.FinishLength && got.Over == "" {
 		got.Over = "the longest answer it may give"
 	}
@@ -100,6 +105,9 @@ func (x *runner) answer() (got Answered, note string, err error) {
 	}
 	return got, fmt.Sprintf("%d tokens", x.run.Tokens), nil
 }
+
+// mostAnswer is how many tokens an answer may have.
+const mostAnswer = 16_000
 
 // lastWords is how long a model may take to answer with what it has, once its time is over.
 const lastWords = time.Minute

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/toolbox"
@@ -90,8 +91,9 @@ func (s *Service) called(ctx context.Context, c toolbox.Call, name, task string)
 	if above.Depth+1 >= mostDepth {
 		return "", fmt.Errorf("%d agents stand above each other already: do it yourself", mostDepth)
 	}
+	chain := map[string]bool{}
 	for r := above; ; {
-		if r.Agent == name {
+		if chain[r.Agent] = true; r.Agent == name {
 			return "", errCycle
 		}
 		if r.Parent == 0 {
@@ -110,15 +112,7 @@ func (s *Service) called(ctx context.Context, c toolbox.Call, name, task string)
 	if r.State == Done {
 		return r.Output.Text, nil
 	}
-	r, err = s.change(ctx, r.ID, func(_ *transaction, x *Run) error {
-		x.call++
-		x.State, x.worker, x.NextAt = Running, s.db.Worker(), now
-		if x.Started.IsZero() {
-			x.Started = now
-		}
-		return nil
-	})
-	if err != nil {
+	if r, err = s.turn(ctx, r, chain, now); err != nil {
 		return "", err
 	}
 	s.reached("called")
@@ -138,3 +132,43 @@ func (s *Service) called(ctx context.Context, c toolbox.Call, name, task string)
 	}
 	return out.Text, err
 }
+
+// turn has a run that another agent has called begin, once its agent is not at work: runs of one agent never overlap. It is refused where that
+// would be waited for in a circle, or where nobody knows for how long.
+func (s *Service) turn(ctx context.Context, r Run, chain map[string]bool, now time.Time) (Run, error) {
+	look := time.NewTicker(lookEvery) // for what another process did
+	defer look.Stop()
+	for {
+		changed := s.Changed()
+		begun, other, err := s.take(ctx, r.ID, chain, now)
+		switch {
+		case err == nil:
+			return begun, nil
+		case errors.Is(err, errCycle):
+			err = errCycle
+		case errors.Is(err, errAtWork) && other.State == Waiting:
+			err = fmt.Errorf("the agent %s is in the midst of run %d, which waits (%s): do without it, or ask again later", r.Agent, other.ID, other.Reason)
+		case errors.Is(err, errAtWork):
+			select {
+			case <-changed:
+				continue
+			case <-look.C:
+				continue
+			case <-ctx.Done():
+				err = fmt.Errorf("the agent %s is at work in run %d, which did not end in time", r.Agent, other.ID)
+			}
+		}
+		if context.Cause(ctx) != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return r, context.Cause(ctx) // the program ends, or the run above: it is called again, or ended with that
+		}
+		lasting, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+		defer cancel()
+		_, werr := s.change(lasting, r.ID, func(_ *transaction, x *Run) error {
+			x.State, x.Reason, x.Ended = Failed, err.Error(), s.config.Now()
+			return nil
+		})
+		return r, errors.Join(err, werr)
+	}
+}
+
+const lastWrite = 10 * time.Second

@@ -57,6 +57,7 @@ type Agent struct {
 	Text     string   `json:"text"`   // the whole file
 	Source   string   `json:"source"` // where the file is: a path, or "built in"
 	BuiltIn  bool     `json:"built_in"`
+	inVault  bool     // the file is
 }
 
 // noModel is the model of an agent that wants none.
@@ -266,7 +267,7 @@ const maxFile = 64 << 10
 // and the others go on; what it would have stood in the place of is left out, so that nothing runs that the person believes to have changed.
 func (s *Service) Load() (all []Agent, faults []FileFault) {
 	found := map[string]Agent{}
-	read := func(fsys fs.FS, where string, builtIn bool) {
+	read := func(fsys fs.FS, where string, builtIn, inVault bool) {
 		entries, err := fs.ReadDir(fsys, ".")
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
@@ -294,17 +295,17 @@ func (s *Service) Load() (all []Agent, faults []FileFault) {
 				faults = append(faults, faultOf(path, wrong))
 				continue
 			}
-			if a.Source, a.BuiltIn = path, builtIn; builtIn {
+			if a.Source, a.BuiltIn, a.inVault = path, builtIn, inVault; builtIn {
 				a.Source = "built in"
 			}
 			found[name] = a
 		}
 	}
 	if s.config.BuiltIn != nil {
-		read(s.config.BuiltIn, "built in", true)
+		read(s.config.BuiltIn, "built in", true, false)
 	}
 	for _, f := range s.config.Folders {
-		read(f.FS, f.Path, false)
+		read(f.FS, f.Path, false, f.Vault)
 	}
 	for _, name := range slices.Sorted(maps.Keys(found)) {
 		all = append(all, found[name])

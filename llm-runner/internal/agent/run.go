@@ -76,9 +76,13 @@ func (s *Service) call(ctx context.Context, key string) error {
 
 // begin marks a run as running. errStale says that the call is not its own any more.
 func (s *Service) begin(ctx context.Context, id int64, n int) (Run, error) {
-	return s.change(ctx, id, func(_ *transaction, r *Run) error {
+	yielded := false
+	r, err := s.change(ctx, id, func(tx *transaction, r *Run) (err error) {
 		if r.call != n || r.State != Queued && r.State != Running {
 			return errStale
+		}
+		if yielded, err = yield(ctx, tx, r); yielded || err != nil {
+			return err
 		}
 		r.State, r.worker = Running, s.db.Worker()
 		if r.Started.IsZero() {
@@ -86,6 +90,10 @@ func (s *Service) begin(ctx context.Context, id int64, n int) (Run, error) {
 		}
 		return nil
 	})
+	if err == nil && yielded {
+		err = errStale
+	}
+	return r, err
 }
 
 // errCancelled is why the context of a run ends that a person cancels.
@@ -142,10 +150,11 @@ func (s *Service) Adopt(ctx context.Context, worker string) error {
 		return err
 	}
 	for _, r := range left {
+		options := s.options(r.Agent)
 		if _, err := s.changeQuietly(ctx, r, func(tx *transaction, x *Run) error {
 			x.call++
 			x.State = Queued
-			return s.engine.Start(tx, task, fmt.Sprintf("agent-%d-%d", x.ID, x.call), fmt.Sprintf("%d/%d", x.ID, x.call), engine.Options{Lane: "agents"})
+			return s.engine.Start(tx, task, fmt.Sprintf("agent-%d-%d", x.ID, x.call), fmt.Sprintf("%d/%d", x.ID, x.call), options)
 		}); err != nil {
 			return err
 		}

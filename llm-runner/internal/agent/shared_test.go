@@ -3,10 +3,14 @@
 package agent
 
 import (
+	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"home.arpa/lab/llm-runner/internal/toolbox"
 	"home.arpa/lab/llm-runner/test/enginetest"
 )
 
@@ -75,4 +79,67 @@ func TestWhatADeadProcessLeftIsAdopted(t *testing.T) {
 	if x := b.detail(r.ID); x.State != Done || b.model.count() != 1 || len(b.posts.posts()) != 1 {
 		t.Errorf("%+v", x.Run)
 	}
+}
+
+// One process has no vault: it plans runs that need it and leaves them, and their notes, to the one that has.
+func TestAProcessWithoutTheVaultLeavesWhatNeedsIt(t *testing.T) {
+	enginetest.OnPostgres(t, &database)
+	files := map[string]string{"hello": daily, "asks": "---\ntools: [vault_read]\n---\nAsk.\n", "boss": "---\ntools: [agent_asks]\n---\nBoss.\n",
+		"free": "---\ndeliver: [discord]\n---\nFree.\n"}
+	a, b := newBench(t, files), newBench(t, files)
+	b.path, b.vault, b.posts, b.model = a.path, "", a.posts, a.model
+	for _, x := range []*bench{a, b} {
+		x.box = true
+		x.tools = []toolbox.Tool{{Name: "vault_read", Policy: toolbox.Allow, Schema: []byte(`{"type":"object"}`), Run: func(context.Context, toolbox.Call) (toolbox.Result, error) { return toolbox.Result{}, nil }}}
+		x.config.OfVault = func(tool string) bool { return strings.HasPrefix(tool, "vault_") }
+	}
+	b.start()
+	var early []Run
+	for _, name := range []string{"hello", "asks", "boss", "free"} {
+		r, err := b.Start(t.Context(), name, false, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		early = append(early, r)
+	}
+	done := func(id int64) {
+		t.Helper()
+		for limit := time.Now().Add(30 * time.Second); b.detail(id).State != Done; time.Sleep(10 * time.Millisecond) {
+			if _, err := b.pass(t.Context(), b.clock()); err != nil {
+				t.Fatal(err)
+			}
+			if time.Now().After(limit) {
+				t.Fatalf("%+v", b.detail(id))
+			}
+		}
+	}
+	done(early[3].ID) // what needs no vault does not wait for one
+	for _, r := range early[:3] {
+		if now := b.detail(r.ID); now.State != Queued {
+			t.Errorf("%s is %s where nobody has the vault: %s", r.Agent, now.State, now.Reason)
+		}
+	}
+	a.start()
+	for range 8 { // whoever plans it
+		r, err := b.Start(t.Context(), "hello", false, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		early = append(early, r)
+	}
+	for _, r := range early {
+		done(r.ID)
+	}
+	for _, r := range early {
+		now := a.detail(r.ID)
+		if now.State != Done || r.Agent != "free" && now.worker != a.db.Worker() {
+			t.Errorf("%s is %s, by %s: %s", r.Agent, now.State, now.worker, now.Reason)
+		}
+		for _, d := range now.Deliveries {
+			if d.State != "done" {
+				t.Errorf("%s: %s is %s: %s", r.Agent, d.Sink, d.State, d.Reason)
+			}
+		}
+	}
+	contains(t, a.read("Daily/2026-02-01.md"), "All is quiet.")
 }

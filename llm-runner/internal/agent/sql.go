@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/db"
-	"home.arpa/lab/llm-runner/internal/engine"
 )
 
 // transaction is what writes go through.
@@ -265,7 +264,7 @@ func (s *Service) startDue(ctx context.Context, now time.Time) (started bool, ne
 	}
 	busy := map[string]bool{}
 	for _, r := range open {
-		if r.alone() && (r.State == Queued || r.State == Running || r.State == Waiting) {
+		if r.alone() && (r.State == Queued || r.State == Running || r.State == Waiting) || r.Cause == ByAgent && r.State == Running {
 			busy[r.Agent] = true
 		}
 	}
@@ -284,10 +283,11 @@ func (s *Service) startDue(ctx context.Context, now time.Time) (started bool, ne
 			continue
 		}
 		busy[r.Agent] = busy[r.Agent] || r.alone()
+		options := s.options(r.Agent)
 		_, err := s.changeQuietly(ctx, r, func(tx *transaction, x *Run) error {
 			x.call++
 			x.State, x.NextAt, x.Waits, x.Reason = Queued, time.Time{}, "", ""
-			return s.engine.Start(tx, task, fmt.Sprintf("agent-%d-%d", x.ID, x.call), fmt.Sprintf("%d/%d", x.ID, x.call), engine.Options{Lane: "agents"})
+			return s.engine.Start(tx, task, fmt.Sprintf("agent-%d-%d", x.ID, x.call), fmt.Sprintf("%d/%d", x.ID, x.call), options)
 		})
 		if err != nil {
 			return started, next, err
@@ -316,6 +316,18 @@ func (s *Service) startDue(ctx context.Context, now time.Time) (started bool, ne
 		started = true
 	}
 	return started, next, nil
+}
+
+// moveTimes moves the times at which runs and deliveries go on that wait, by a clock that was set; due times are the wall clock's and stay.
+func moveTimes(ctx context.Context, d *db.DB, by time.Duration) error {
+	return d.Tx(ctx, func(tx *transaction) error {
+		for _, table := range []string{"agent_runs", "agent_deliveries"} {
+			if _, err := tx.ExecContext(ctx, `UPDATE `+table+` SET next_at = next_at + ? WHERE state = 'waiting'`, by.Milliseconds()); err != nil {
+				return fmt.Errorf("move the times of agents: %w", err)
+			}
+		}
+		return nil
+	})
 }
 
 // dropRuns ends runs that are planned still; the run into, if not 0, is for their due times as well.
@@ -415,7 +427,7 @@ func (s *Service) startPost(ctx context.Context, run int64, sink string) error {
 				return err
 			}
 		}
-		return s.engine.Start(tx, postTask, fmt.Sprintf("agent-post-%d-%s-%d", run, sink, call), fmt.Sprintf("%d/%s/%d", run, sink, call), engine.Options{Lane: "agents " + sink})
+		return s.engine.Start(tx, postTask, fmt.Sprintf("agent-post-%d-%s-%d", run, sink, call), fmt.Sprintf("%d/%s/%d", run, sink, call), postOptions(sink))
 	})
 	if err != nil {
 		return fmt.Errorf("start delivery of run %d to %s: %w", run, sink, err)

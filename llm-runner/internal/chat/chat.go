@@ -190,6 +190,7 @@ func New(ctx context.Context, d *db.DB, p llm.Provider, c Config) (*Service, err
 	}
 	if c.Engine != nil {
 		c.Engine.Register(task, s.call)
+		c.Engine.Moves(s.moved)
 		c.Engine.Inherits(s.Adopt)
 		s.missed.Store(true)
 	}

@@ -83,6 +83,45 @@ func (s *Service) schedule(ctx context.Context, all ...Turn) {
 	}
 }
 
+// moved has the turns that are held go on by a clock that was set: each wait is as long as it was. Their places in their logs are others
+// then, so that a call that came early, by the new clock, does nothing.
+func (s *Service) moved(ctx context.Context, by time.Duration) error {
+	var all []Turn
+	err := s.db.Tx(ctx, func(tx *transaction) error {
+		all = nil
+		due, err := dueTurns(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, t := range due {
+			if t, err = lockedTurn(ctx, s.db, tx, t.ID); err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+			if err != nil || !t.Due || t.State != Held {
+				continue
+			}
+			t.Seq++
+			t.Started, t.Ended = t.Started.Add(by), t.Ended.Add(by)
+			if !t.RetryAt.IsZero() {
+				t.RetryAt = t.RetryAt.Add(by)
+			}
+			if err := errors.Join(updateTurn(ctx, tx, t), tell(ctx, s.db, tx, t.ID)); err != nil {
+				return err
+			}
+			all = append(all, t)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.schedule(ctx, all...)
+	for _, t := range all {
+		s.changed(t.ID)
+	}
+	return nil
+}
+
 // scheduleAll schedules every turn that is due.
 func (s *Service) scheduleAll(ctx context.Context) {
 	all, err := dueTurns(ctx, s.db.Read())

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/dbos-inc/dbos-transact-golang/dbos"
@@ -15,8 +16,11 @@ const (
 )
 
 // Run deletes calls of tasks that ended more than an hour ago, until ctx ends: what became of them is in their owners' tables.
-// Calls that wait, run or are delayed stay.
+// Calls that wait, run or are delayed stay. Meanwhile it sees whether the clock was set, see Moves.
 func (e *Engine) Run(ctx context.Context) error {
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	looking.Go(func() { e.keepLooking(ctx) })
 	tick := time.NewTicker(cleanEvery)
 	defer tick.Stop()
 	for {
@@ -27,6 +31,21 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-tick.C:
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+	}
+}
+
+func (e *Engine) keepLooking(ctx context.Context) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if err := e.Look(ctx); err != nil && ctx.Err() == nil {
+			e.config.Log.Warn("move what waits with the clock, which was set", "error", err)
 		}
 	}
 }

@@ -39,6 +39,8 @@ type Config struct {
 	// all, and Poll is for what nobody told. Alone they are not used.
 	Tell func(ctx context.Context, tx *sql.Tx, topic, text string) error
 	Hear func(topic string, f func(text string))
+	// Steady is a clock that nobody sets; nil: the machine's own.
+	Steady func() time.Duration
 }
 
 const (
@@ -66,9 +68,10 @@ type Engine struct {
 	ctx     dbos.Context
 	tasks   map[string]Task
 	config  Config
-	queue   dbos.Queue
 	workers *workers // nil: no others
-	gate    *gate    // nil: the queue is looked at every Poll
+	gate    *gate    // nil: queues are looked at every Poll
+	clock   *clock
+	has     []string // what tasks may need that this process has; see Options
 }
 
 // call is what DBOS keeps of a started task.
@@ -101,7 +104,7 @@ func prepare(ctx context.Context, c Config, d dbos.Config) (_ *Engine, err error
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	e := &Engine{tasks: map[string]Task{}, config: c}
+	e := &Engine{tasks: map[string]Task{}, config: c, clock: newClock(c)}
 	d.AppName, d.ApplicationVersion, d.Logger = appName, appVersion, slog.New(quieter{c.Log.Handler()})
 	if e.ctx, err = dbos.NewContext(context.WithoutCancel(ctx), d); err != nil {
 		return nil, fmt.Errorf("open durable engine: %w", err)
@@ -113,19 +116,38 @@ func prepare(ctx context.Context, c Config, d dbos.Config) (_ *Engine, err error
 // Register names a task. Call it before Launch.
 func (e *Engine) Register(name string, t Task) { e.tasks[name] = t }
 
+// Has says that this process has what some tasks need. Call it before Launch. A process that is the only one is called for all.
+func (e *Engine) Has(what string) { e.has = append(e.has, what) }
+
+// queueOf is the queue of the tasks that need something; "" those that need nothing.
+func queueOf(needs string) string {
+	if needs == "" {
+		return queueName
+	}
+	return queueName + " " + needs
+}
+
 // Launch takes up what an earlier process left unfinished and begins to run tasks.
 func (e *Engine) Launch() error {
 	poll := e.config.Poll
 	if e.gate != nil {
 		poll = min(poll, pollAlone)
-		e.config.Hear(topic, func(string) { e.gate.wake() })
+		e.config.Hear(topic, e.gate.wake)
 	}
-	queue, err := dbos.RegisterQueue(e.ctx, queueName, dbos.WithPartitionWorkerConcurrency(e.config.Workers),
-		dbos.WithQueueBasePollingInterval(poll), dbos.WithQueueOnConflict(dbos.QueueConflictAlwaysUpdate))
-	if err != nil {
-		return fmt.Errorf("open queue: %w", err)
+	queues := []string{queueName}
+	for _, what := range e.has {
+		queues = append(queues, queueOf(what))
 	}
-	e.queue = queue
+	for _, name := range queues {
+		if _, err := dbos.RegisterQueue(e.ctx, name, dbos.WithPartitionWorkerConcurrency(e.config.Workers),
+			dbos.WithQueueBasePollingInterval(poll), dbos.WithQueueOnConflict(dbos.QueueConflictAlwaysUpdate)); err != nil {
+			return fmt.Errorf("open queue: %w", err)
+		}
+	}
+	dbos.ListenQueues(e.ctx, queues...)
+	if err := e.Look(e.ctx); err != nil {
+		return err
+	}
 	if err := dbos.Launch(e.ctx); err != nil {
 		return fmt.Errorf("launch durable engine: %w", err)
 	}
@@ -154,7 +176,10 @@ func (e *Engine) run(ctx dbos.Context, c call) (string, error) {
 		defer done()
 	}
 	for pause := firstPause; ; pause = min(2*pause, mostPause) {
-		err := t(working, c.Key)
+		err := e.Look(working) // it may be called early, by a clock that was set
+		if err == nil {
+			err = t(working, c.Key)
+		}
 		var final finalError
 		switch {
 		case errors.Is(context.Cause(working), errLost):
@@ -199,6 +224,7 @@ type Options struct {
 	Lane  string        // tasks of one lane wait for each other's places, not for those of other lanes; "" is a lane too
 	Order int64         // the lowest of its lane first; from 0 to 1<<31-1
 	Delay time.Duration // how long it waits first, without a goroutine or a worker's place
+	Needs string        // only a process that has it is called, see Has; "" any
 }
 
 // Start starts a task under an id of its own, in the caller's transaction: with its commit the task is certain to be called.
@@ -209,14 +235,14 @@ func (e *Engine) Start(tx *sql.Tx, task, id, key string, o Options) error {
 		opts = append(opts, dbos.WithEnqueueDelay(o.Delay))
 	}
 	// While the engine closes, a task that has its grace still may be held, and so start its next call.
-	ctx := dbos.WithoutCancel(e.ctx)
-	if _, err := dbos.Enqueue[string](ctx, queueName, workflow, call{task, key}, opts...); err != nil {
+	ctx, queue := dbos.WithoutCancel(e.ctx), queueOf(o.Needs)
+	if _, err := dbos.Enqueue[string](ctx, queue, workflow, call{task, key}, opts...); err != nil {
 		return fmt.Errorf("start task %s: %w", id, err)
 	}
 	if e.gate == nil || o.Delay > 0 {
 		return nil
 	}
-	return e.config.Tell(ctx, tx, topic, "")
+	return e.config.Tell(ctx, tx, topic, queue)
 }
 
 // Wake has a delayed task run at another time; one in the past means now. A task that does not wait is left alone.

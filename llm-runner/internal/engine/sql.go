@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Identity returns the name of a data directory, made at the first start: it is kept in the SQLite file there.
@@ -101,4 +102,38 @@ func inherit(ctx context.Context, handle *sql.DB, b beat, f func() error) error 
 		return fmt.Errorf("adopt %s: %w", b.id, err)
 	}
 	return nil
+}
+
+// databaseClock is the time of a shared database's server, and by how much its clock was moved in all, as the processes know.
+func databaseClock(ctx context.Context, handle *sql.DB) (now time.Time, moved time.Duration, err error) {
+	var micros, millis int64
+	err = handle.QueryRowContext(ctx, `SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT), coalesce((SELECT max(moved_ms) FROM engine_clock), 0)`).Scan(&micros, &millis)
+	if err != nil {
+		return now, 0, fmt.Errorf("read the database's clock: %w", err)
+	}
+	return time.UnixMicro(micros), time.Duration(millis) * time.Millisecond, nil
+}
+
+// claimMove calls f where no other process does for the same move of the clock; they wait until it has returned.
+func claimMove(ctx context.Context, handle *sql.DB, moved, by time.Duration, f func()) (mine bool, err error) {
+	tx, err := handle.BeginTx(ctx, nil)
+	if err != nil {
+		return false, fmt.Errorf("note that the clock was set: %w", err)
+	}
+	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing; before it, the error is what counts
+	if _, err := tx.ExecContext(ctx, `INSERT INTO engine_clock (id, moved_ms) VALUES (1, 0) ON CONFLICT (id) DO NOTHING`); err != nil {
+		return false, fmt.Errorf("note that the clock was set: %w", err)
+	}
+	r, err := tx.ExecContext(ctx, `UPDATE engine_clock SET moved_ms = ? WHERE id = 1 AND moved_ms = ?`, (moved + by).Milliseconds(), moved.Milliseconds())
+	if err != nil {
+		return false, fmt.Errorf("note that the clock was set: %w", err)
+	}
+	if n, err := r.RowsAffected(); err != nil || n == 0 {
+		return false, err
+	}
+	f()
+	if err := tx.Commit(); err != nil {
+		return false, fmt.Errorf("note that the clock was set: %w", err)
+	}
+	return true, nil
 }

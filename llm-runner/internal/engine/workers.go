@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -81,6 +82,7 @@ func OpenShared(ctx context.Context, handle *sql.DB, pool *pgxpool.Pool, id, pla
 	e.workers = &workers{handle: handle, pool: pool, id: id, place: place, log: e.config.Log, last: time.Now(),
 		sweep: sweepEvery, patience: deadAfter, tasks: map[int]context.CancelCauseFunc{}, ids: map[string]int{}, cancel: func() {}}
 	e.workers.adopt = e.adopt
+	e.clock.share(handle)
 	return e, nil
 }
 
@@ -103,14 +105,28 @@ func (e *Engine) adopt(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("list tasks: %w", err)
 	}
-	ids := make([]string, len(left))
-	for i, w := range left {
-		ids[i] = w.ID
+	if err := e.resume(left); err != nil {
+		return err
 	}
-	if _, err := dbos.ResumeWorkflows[string](e.ctx, ids, dbos.WithResumeQueue(queueName)); err != nil {
-		return fmt.Errorf("resume tasks: %w", err)
+	e.config.Log.Info("took over the work of another process", "worker", id, "tasks", len(left))
+	return nil
+}
+
+// resume has tasks called again, each by a process that has what it needs.
+func (e *Engine) resume(left []dbos.WorkflowStatus) error {
+	byQueue := map[string][]string{}
+	for _, w := range left {
+		queue := w.QueueName
+		if !strings.HasPrefix(queue, queueName) { // an earlier life was taken over by name only
+			queue = queueName
+		}
+		byQueue[queue] = append(byQueue[queue], w.ID)
 	}
-	e.config.Log.Info("took over the work of another process", "worker", id, "tasks", len(ids))
+	for queue, ids := range byQueue {
+		if _, err := dbos.ResumeWorkflows[string](e.ctx, ids, dbos.WithResumeQueue(queue)); err != nil {
+			return fmt.Errorf("resume tasks: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -138,18 +154,18 @@ func (e *Engine) sweep(ctx context.Context) {
 		if err != nil {
 			continue // a look later again
 		}
-		next, lost := map[string]bool{}, []string(nil)
+		next, lost := map[string]bool{}, []dbos.WorkflowStatus(nil)
 		for _, w := range ours {
 			switch {
 			case e.workers.runs(w.ID):
 			case idle[w.ID]:
-				lost = append(lost, w.ID)
+				lost = append(lost, w)
 			default:
 				next[w.ID] = true
 			}
 		}
 		if idle = next; len(lost) > 0 {
-			if _, err := dbos.ResumeWorkflows[string](e.ctx, lost, dbos.WithResumeQueue(queueName)); err != nil {
+			if err := e.resume(lost); err != nil {
 				e.config.Log.Warn("resume tasks", "error", err)
 			}
 		}

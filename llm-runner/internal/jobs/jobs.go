@@ -179,6 +179,7 @@ type Service struct {
 
 	mu      sync.Mutex
 	running map[string]context.CancelCauseFunc // by Job.key
+	inLines map[string]*standing               // of those that run, by Job.key
 	changed chan struct{}                      // closed at the next change of any job
 	drafts  map[int64]*draft                   // answers that are arriving, by job
 	drafted int                                // how many there were
@@ -197,10 +198,11 @@ func New(ctx context.Context, d *db.DB, e *engine.Engine, p llm.Provider, c Conf
 		c.Backoff = 2 * time.Second
 	}
 	s := &Service{db: d, engine: e, provider: p, config: c, log: c.Log,
-		running: map[string]context.CancelCauseFunc{}, changed: make(chan struct{}),
+		running: map[string]context.CancelCauseFunc{}, inLines: map[string]*standing{}, changed: make(chan struct{}),
 		drafts: map[int64]*draft{}}
 	e.Register(task, s.call)
 	e.Inherits(s.Adopt)
+	e.Moves(s.moved)
 	d.Hear(topic, s.hear)
 	if d.Shared() {
 		return s, nil

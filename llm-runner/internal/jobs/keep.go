@@ -35,7 +35,10 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 func (s *Service) lookAfter(ctx context.Context) error {
-	wrong := []error{s.endOverdue(ctx, time.Now()), s.wake(ctx, mostWoken)}
+	if err := s.engine.Look(ctx); err != nil {
+		return err
+	}
+	wrong := []error{s.endOverdue(ctx, time.Now()), s.wake(ctx, mostWoken), s.keepStood(ctx)}
 	providers, err := limitsOf(ctx, s.db.Read())
 	wrong = append(wrong, err)
 	for _, p := range providers {

@@ -92,6 +92,7 @@ func (s *Service) call(ctx context.Context, key string) error {
 	defer func() {
 		s.mu.Lock()
 		delete(s.running, key)
+		delete(s.inLines, key)
 		s.mu.Unlock()
 	}()
 	j, err := s.begin(ctx, id, run)
@@ -99,20 +100,22 @@ func (s *Service) call(ctx context.Context, key string) error {
 		return err
 	}
 	s.log.Info("job runs", "job", id, "title", j.Title)
+	working, line := s.stand(working, &j)
+	defer line.stop()
 	working, span := trace.Start(s.config.Traces.Within(working, j.trace), trace.Run, "")
 	span.SetInt(trace.RunN, int64(run))
 	err = s.work(usage.For(working, WorkName(id)), &j)
 	span.Done(err)
 	defer s.forgetDraft(&j)
 	if ctx.Err() != nil {
-		s.putDown(&j)
+		s.putDown(&j, line)
 		return context.Cause(ctx) // the program ends; the next one calls again
 	}
-	return s.conclude(ctx, id, run, err)
+	return s.conclude(ctx, id, run, err, line)
 }
 
 // putDown notes that a process stops in the midst of a job, and did not die of it.
-func (s *Service) putDown(j *Job) {
+func (s *Service) putDown(j *Job, line *standing) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if _, err := s.change(ctx, j.ID, func(_ *transaction, now *Job) error {
@@ -120,6 +123,7 @@ func (s *Service) putDown(j *Job) {
 			return errStale
 		}
 		now.begun = max(now.begun-1, 0)
+		line.count(now)
 		return nil
 	}); err != nil && !errors.Is(err, errStale) && !errors.Is(err, ErrNotFound) {
 		s.log.Warn("put down job", "job", j.ID, "error", err)
@@ -323,12 +327,13 @@ func (s *Service) answer(ctx context.Context, j *Job, n int, req llm.Request) (a
 }
 
 // conclude writes down what became of a run: the answer, a hold, or the failure.
-func (s *Service) conclude(ctx context.Context, id int64, run int, err error) error {
+func (s *Service) conclude(ctx context.Context, id int64, run int, err error, line *standing) error {
 	after, perr := s.persist(ctx, id, func(tx *transaction, j *Job) error {
 		if j.State != Running || j.Run != run {
 			return errStale
 		}
 		j.begun = 0
+		where := line.count(j)
 		now := time.Now()
 		var busy *llm.BusyError
 		isBusy := errors.As(err, &busy)
@@ -339,6 +344,11 @@ func (s *Service) conclude(ctx context.Context, id int64, run int, err error) er
 			}
 			j.Reason = ""
 			return s.finish(ctx, tx, j, Done, "the answer is complete")
+		case j.Deadline > 0 && j.Waited >= j.Deadline:
+			if j.Reason = err.Error(); where != "" {
+				j.Reason = "it stood in the line of " + where
+			}
+			return s.expire(ctx, tx, j, now)
 		case isBusy && (busy.Err == nil || busy.Kind != llm.Unavailable):
 			j.Holds++
 			j.Reason, j.WaitsFor, j.WaitsModel, j.Dimension = busy.Reason, busy.Provider, busy.Model, busy.Dimension

@@ -291,6 +291,16 @@ func overdue(ctx context.Context, q db.Querier, now time.Time) ([]int64, error) 
 		`SELECT j.id FROM jobs j WHERE j.state IN ('queued', 'held') AND j.deadline_ms > 0 AND j.waited_ms + ? - j.since >= j.deadline_ms`, now.UnixMilli())
 }
 
+// moveTimes moves the times of the jobs that have not ended, and returns those that are held.
+func moveTimes(ctx context.Context, tx *transaction, by time.Duration) ([]int64, error) {
+	if _, err := tx.ExecContext(ctx, `UPDATE jobs SET since = since + ?, resume_at = resume_at + ? WHERE state IN ('queued', 'running', 'held')`,
+		by.Milliseconds(), by.Milliseconds()); err != nil {
+		return nil, fmt.Errorf("move the times of jobs: %w", err)
+	}
+	return db.All(ctx, tx, "read jobs", func(row *sql.Rows) (id int64, err error) { return id, row.Scan(&id) },
+		`SELECT j.id FROM jobs j WHERE j.state = 'held' ORDER BY j.id`)
+}
+
 // forLimit is a job that is held for a limit.
 type forLimit struct {
 	id     int64

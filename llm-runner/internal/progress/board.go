@@ -14,6 +14,7 @@ type Board struct {
 	Rows   []Row   `json:"phases"` // of a project one after the other, projects by title
 	Ticks  int     `json:"ticks"`  // the length of the longest way through all phases
 	Faults []Fault `json:"faults"`
+	Ups    []Up    `json:"ups,omitempty"` // as Service.Ups has them; Lay makes none
 }
 
 // A Row is one phase in the schedule. Time is counted in phases: one takes a tick, and begins when all that it waits for have ended.
@@ -245,6 +246,11 @@ func (b *Board) Only(part string) Board {
 	for _, f := range b.Faults {
 		if paths[f.Path] {
 			out.Faults = append(out.Faults, f)
+		}
+	}
+	for _, up := range b.Ups {
+		if paths[up.Path] {
+			out.Ups = append(out.Ups, up)
 		}
 	}
 	return out

@@ -33,6 +33,8 @@ type Task struct {
 	Dropped  bool     `json:"dropped,omitempty"` // "[-]": it is not to be done any more, and does not count
 	Line     int      `json:"line"`              // 1-based
 	Depth    int      `json:"depth"`             // 0 for the outermost
+	Created  string   `json:"created,omitempty"` // YYYY-MM-DD, as it says itself; "" it does not
+	Ended    string   `json:"ended,omitempty"`
 	Evidence []string `json:"evidence,omitempty"`
 
 	mark int // the byte of the note between the brackets
@@ -120,7 +122,8 @@ func Parse(file string, text []byte) Project {
 		}
 		if m := taskPattern.FindStringSubmatchIndex(l.text); m != nil {
 			mark := l.text[m[4]:m[5]]
-			now.Tasks = append(now.Tasks, Task{Text: strings.TrimSpace(l.text[m[6]:m[7]]), Done: mark == "x" || mark == "X", Dropped: mark == "-",
+			words := strings.TrimSpace(l.text[m[6]:m[7]])
+			now.Tasks = append(now.Tasks, Task{Text: words, Created: dated(createdPattern, words), Ended: dated(endedPattern, words), Done: mark == "x" || mark == "X", Dropped: mark == "-",
 				Line: number(text, l.start), Depth: depth(l.text[m[2]:m[3]]), mark: l.start + m[4]})
 			task = len(now.Tasks) - 1
 			continue

@@ -260,7 +260,8 @@ func TestEachDaysNumbersAreKept(t *testing.T) {
 	if err != nil || len(b.Rows) != 2 {
 		t.Fatalf("%+v, %v", b, err)
 	}
-	days, err := s.History(t.Context(), "garden.md", time.Now().AddDate(0, 0, -1))
+	up, _, err := s.History(t.Context(), "garden.md", time.Now().AddDate(0, 0, -1))
+	days := up.Days
 	if time.Now().Format(time.DateOnly) != day {
 		t.Skip("midnight came meanwhile")
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,8 @@ type Service struct {
 	config Config
 	log    *slog.Logger
 
+	commits *commits
+
 	mu   sync.Mutex
 	last map[string]Day // what was written last, by path
 }
@@ -38,7 +41,7 @@ func New(c Config) *Service {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	return &Service{config: c, log: c.Log, last: map[string]Day{}}
+	return &Service{config: c, log: c.Log, last: map[string]Day{}, commits: newCommits(c.Dir)}
 }
 
 // every is how often the day's numbers are written down while nobody looks.
@@ -80,7 +83,7 @@ func (s *Service) Board(ctx context.Context) (Board, error) {
 		project := Parse(p, text)
 		projects = append(projects, project)
 		done, total := project.Count()
-		days[p] = Day{today, done, total}
+		days[p] = Day{today, done, total, FromSeen}
 	}
 	s.note(ctx, days)
 	return Lay(projects), nil
@@ -107,9 +110,65 @@ func (s *Service) note(ctx context.Context, days map[string]Day) {
 	}
 }
 
-// History returns what was seen of a project each day from a day on, oldest first; days on which nothing was seen are left out.
-func (s *Service) History(ctx context.Context, file string, from time.Time) ([]Day, error) {
-	return history(ctx, s.config.DB, file, from.Format(time.DateOnly))
+// An Up is the way up of a project, day by day.
+type Up struct {
+	Project string `json:"project"`
+	Path    string `json:"path"`
+	Days    []Day  `json:"days"`
+	Says    string `json:"says,omitempty"` // why there are no days of commits
+}
+
+// History returns what is known of a project each day from a day on, oldest first, and why there is nothing of commits. Days of which nothing
+// is known are left out. It never waits for git: what it is reading is there the next time; wait, where it is not nil, is closed then.
+func (s *Service) History(ctx context.Context, file string, from time.Time) (up Up, wait <-chan struct{}, err error) {
+	first := from.Format(time.DateOnly)
+	seen, err := history(ctx, s.config.DB, file, first)
+	if err != nil {
+		return up, nil, err
+	}
+	text, err := s.config.Read(ctx, file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return up, nil, err
+	}
+	project := Parse(file, text)
+	commits, says, wait := s.commits.look(file)
+	if says == "" && wait != nil && len(commits) == 0 {
+		says = "its commits are being read: load the page again"
+	}
+	if s.config.Dir == "" { // the handbook
+		says = ""
+	}
+	up = Up{Project: project.Title, Path: file, Days: Merge(seen, commits, project), Says: says}
+	up.Days = slices.DeleteFunc(up.Days, func(d Day) bool { return d.Day < first })
+	return up, wait, nil
+}
+
+// upDays is how far ways up look back.
+const upDays = 400
+
+// Ups returns a board's projects with their ways up, as History does. patient waits for git, as long as ctx lets it and the bounds of reading.
+func (s *Service) Ups(ctx context.Context, b Board, patient bool) (all []Up, err error) {
+	all = []Up{}
+	for i, r := range b.Rows {
+		if i > 0 && b.Rows[i-1].Path == r.Path {
+			continue
+		}
+		from := time.Now().AddDate(0, 0, -upDays)
+		up, wait, err := s.History(ctx, r.Path, from)
+		if err == nil && patient && wait != nil {
+			select {
+			case <-wait:
+			case <-ctx.Done():
+				return all, ctx.Err()
+			}
+			up, _, err = s.History(ctx, r.Path, from)
+		}
+		if err != nil {
+			return all, err
+		}
+		all = append(all, up)
+	}
+	return all, nil
 }
 
 // Editable says that tasks can be ticked.

@@ -26,7 +26,8 @@ type bucket struct {
 	used   float64
 	uses   []use // Rolling: what makes up used, oldest first
 	at     int64 // when used was last brought up to date
-	reset  int64 // Window and PacificDay: when used becomes nothing; 0 not known
+	reset  int64 // Window and PacificDay: when used becomes nothing; 0 not known. Rolling: where it seems to be a window after all, see guess; rolls
+	late   int64 // PacificDay: how much later than here the day begins where it counts, as refusals have shown; see early
 	closed int64 // a refusal said: not before; 0 open
 
 	pending int64  // reserved by requests whose answers have not told of this limit yet
@@ -89,6 +90,9 @@ func (b *bucket) refresh(t int64) {
 			b.used = max(0, b.used-b.fill()*float64(t-b.at))
 		}
 	case llm.Rolling:
+		if b.reset > 0 && b.reset <= t {
+			b.used, b.uses, b.reset = 0, nil, b.reset+((t-b.reset)/b.per+1)*b.per
+		}
 		gone := 0
 		for gone < len(b.uses) && b.uses[gone].Back <= t {
 			b.used -= float64(b.uses[gone].N)
@@ -104,7 +108,7 @@ func (b *bucket) refresh(t int64) {
 			if b.reset != 0 {
 				b.used = 0
 			}
-			b.reset = llm.NextPacificDay(time.Unix(0, t)).UnixNano() + int64(afterMidnight)
+			b.reset = llm.NextPacificDay(time.Unix(0, t-b.late)).UnixNano() + b.late + int64(afterMidnight)
 		}
 	}
 	b.at = max(b.at, t)
@@ -138,10 +142,10 @@ func (b *bucket) turn(t int64, n float64) int64 {
 		return max(t, b.closed)
 	}
 	at, more := t, float64(0) // more: the windows that have to pass after at
-	switch b.refill {
-	case llm.Continuous:
+	switch {
+	case b.refill == llm.Continuous:
 		at = t + int64(math.Ceil(min(over/max(b.fill(), 1e-12), 1e18))) + int64(time.Millisecond)
-	case llm.Rolling:
+	case b.refill == llm.Rolling && b.reset <= 0:
 		for _, u := range b.uses {
 			at, over = u.Back, over-float64(u.N)
 			if over <= 1e-6 {
@@ -193,6 +197,9 @@ func (b *bucket) give(t, n, all, since, reset int64) {
 	case llm.Continuous:
 		b.used = max(0, b.used-min(float64(n), max(0, float64(all)-b.fill()*float64(t-since))))
 	case llm.Rolling:
+		if b.reset > 0 && since < b.reset-b.per {
+			return // it went with its window
+		}
 		back := b.back(since)
 		for i := range b.uses {
 			if u := &b.uses[i]; u.Back >= back {
@@ -219,11 +226,15 @@ func (b *bucket) learn(t int64, l llm.Limit, wait time.Duration, seq uint64, bes
 	switch {
 	case l.Exhausted && b.early(t):
 		b.closed = t + max(int64(time.Minute), t-dawn(t))
+		if later := b.closed - dawn(t); later > b.late {
+			b.reset, b.late = b.reset+later-b.late, later
+		}
 	case l.Exhausted:
 		use := float64(b.most)
 		if told && b.refill != llm.PacificDay { // of days it is known that nothing comes back before midnight
 			use -= float64(min(max(n, 0), b.most))
 		}
+		b.guess(t, until, wait)
 		if b.known {
 			from := t
 			if b.unit == "requests" && wait > 0 { // what is told is when the oldest use comes back, so none does before
@@ -270,7 +281,7 @@ func dawn(t int64) int64 {
 }
 
 // early says that a refusal at t for the day's limit may mean that this machine's clock is ahead and the new day has yet to
-// begin where it counts: a day of waiting for nothing. It is then asked again after a minute, two, four, ...
+// begin where it counts: a day of waiting for nothing. It is then asked again after a minute, two, four, ... and the next days begin as much later.
 func (b *bucket) early(t int64) bool {
 	return b.refill == llm.PacificDay && b.known && b.used < 0.9*float64(b.most) && dawn(t) != 0
 }
@@ -318,6 +329,10 @@ func (b *bucket) setFrom(t int64, used float64, from int64) {
 		return
 	}
 	if more := int64(used - b.used); more > 0 {
+		if from <= t && float64(more) <= b.used/4 && len(b.uses) > 0 {
+			b.scale(more)
+			return
+		}
 		spread := make([]use, 0, slots)
 		for i := range int64(slots) {
 			if n := more*(i+1)/slots - more*i/slots; n > 0 {
@@ -352,7 +367,7 @@ func (b *bucket) setFrom(t int64, used float64, from int64) {
 // move shifts all times, with a clock that was set.
 func (b *bucket) move(by int64) {
 	for _, at := range []*int64{&b.at, &b.reset, &b.closed, &b.paced} {
-		if *at != 0 {
+		if *at > 0 {
 			*at += by
 		}
 	}
@@ -398,7 +413,7 @@ func (b *bucket) exhaustedAt(t int64) int64 {
 		return 0
 	}
 	at := t + int64(left/rate)
-	if b.reset != 0 && at >= b.reset {
+	if b.reset > 0 && at >= b.reset {
 		return 0
 	}
 	return at
@@ -421,7 +436,7 @@ func (b *bucket) standing(t int64, now time.Time) Standing {
 		s.Exhausted, full = true, b.when(t, 1)
 	case b.refill == llm.Continuous && b.used > 0 && b.fill() > 0:
 		full = t + int64(b.used/b.fill())
-	case b.refill == llm.Rolling && len(b.uses) > 0:
+	case b.refill == llm.Rolling && b.reset <= 0 && len(b.uses) > 0:
 		full = b.uses[len(b.uses)-1].Back
 	}
 	if full > 0 {

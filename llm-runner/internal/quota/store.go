@@ -77,6 +77,9 @@ func (b *Book) restore(all []*bucket, now time.Time) {
 			for i := range x.uses {
 				x.uses[i].Back = min(x.uses[i].Back, x.back(t))
 			}
+			if x.reset > 0 {
+				x.reset = min(x.reset, t+x.per)
+			}
 		case llm.Window:
 			if x.reset != 0 {
 				x.reset = min(x.reset, t+x.bound(25*time.Hour))

@@ -127,6 +127,15 @@ func (r *Router) Lane(req llm.Request) string {
 	return d.Targets[0].Provider
 }
 
+// Targets are who may answer a request, fallbacks included, or who it would wait for.
+func (r *Router) Targets(req llm.Request) []Target {
+	d := r.Decide(Ask{Model: req.Model, Project: req.Project, Requires: req.Requires})
+	if d.Hold != nil {
+		return []Target{d.Hold.Target}
+	}
+	return d.Targets
+}
+
 // Places is how many requests a provider has at once at most; 0 is unlimited.
 func (r *Router) Places(provider string) int {
 	if m := r.member[provider]; m != nil {
@@ -263,7 +272,9 @@ func (r *Router) attempt(ctx context.Context, a *Attempt, ask Ask, purpose strin
 	m := r.member[a.Target.Provider]
 	ctx, a.span = r.traced(ctx, m, a, ask, purpose)
 	defer func() { a.span.Done(err) }()
-	came := time.Now()
+	came, patience := time.Now(), llm.PatienceOf(ctx)
+	placed := patience.Wait(m.Name)
+	defer placed()
 	if err := m.enter(ctx, a.Target.Model, !waitedFor[purpose]); err != nil {
 		return &llm.Error{Kind: llm.Cancelled, Provider: m.Name, Message: "gave up waiting in line", Err: err}
 	}
@@ -276,6 +287,9 @@ func (r *Router) attempt(ctx context.Context, a *Attempt, ask Ask, purpose strin
 		}
 		a.scout = s
 		defer a.report(nothing)
+	}
+	if placed(); m.Kind != vaultKind { // that one asks the router itself
+		defer patience.Work()()
 	}
 	var room quota.Room
 	now := time.Now() // of the reservation and of the row: by it a killed process's requests are counted again, see quota.Recount

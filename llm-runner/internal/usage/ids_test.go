@@ -7,7 +7,7 @@ import (
 
 func TestIdsOfSharedBooksFollowTime(t *testing.T) {
 	var x ids
-	x.share()
+	x.share(4096*3 + 7)
 	now := time.Date(2090, 1, 2, 3, 4, 5, 0, time.UTC)
 	a := x.next(now)
 	if b := x.next(now); b <= a || b>>nodeBits != a>>nodeBits+1 || b&(1<<nodeBits-1) != x.node {
@@ -22,6 +22,21 @@ func TestIdsOfSharedBooksFollowTime(t *testing.T) {
 	var plain ids
 	if plain.next(now); plain.next(now) != 2 {
 		t.Error("the zero value does not count")
+	}
+}
+
+func TestIdsOfProcessesThatBeginOneAfterTheOtherAreNeverTheSame(t *testing.T) {
+	now, seen := time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC), map[int64]bool{}
+	for process := range int64(1 << nodeBits) {
+		var x ids
+		x.share(process + 1000)
+		for range 3 {
+			id := x.next(now)
+			if seen[id] {
+				t.Fatalf("process %d made %d, as another one did", process, id)
+			}
+			seen[id] = true
+		}
 	}
 }
 

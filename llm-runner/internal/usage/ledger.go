@@ -120,7 +120,11 @@ func Open(ctx context.Context, d *db.DB, prices Prices) (*Ledger, error) {
 		return nil, err
 	}
 	if l.ids.last.Store(next); d.Shared() {
-		l.ids.share()
+		process, err := number(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		l.ids.share(process)
 	}
 	if err := l.books.load(ctx, d, time.Now()); err != nil {
 		return nil, err

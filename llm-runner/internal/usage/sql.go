@@ -41,6 +41,14 @@ func recoverRows(ctx context.Context, d *db.DB) (last int64, err error) {
 	return last, nil
 }
 
+// number counts the processes that have opened shared books, this one included.
+func number(ctx context.Context, d *db.DB) (n int64, err error) {
+	if err := d.Writer().QueryRowContext(ctx, `UPDATE usage_processes SET begun = begun + 1 WHERE id = 1 RETURNING begun`).Scan(&n); err != nil {
+		return 0, fmt.Errorf("open the shared books: %w", err)
+	}
+	return n, nil
+}
+
 const meanwhile = `'the program ended meanwhile'`
 
 // adopt marks the rows that a dead process left open in shared books.

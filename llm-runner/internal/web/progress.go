@@ -28,6 +28,7 @@ type projectView struct {
 	Done, Total int
 	Rows        []phaseView
 	Up          template.HTML // the way up, day by day; "" nothing to see yet
+	From        string        // where what is drawn comes from
 }
 
 type phaseView struct {
@@ -41,11 +42,12 @@ func (progressPage) Draft() string {
 	return "Write a note for my vault that plans a project in phases: type: project in its frontmatter, a heading for each phase, a task list (- [ ]) below each. Ask me first what the project is."
 }
 
-// upDays is how far the way up of a project looks back.
-const upDays = 90
-
 func (s *Site) progressPage(w http.ResponseWriter, r *http.Request) error {
 	board, err := s.Progress.Board(r.Context())
+	if err != nil {
+		return err
+	}
+	ups, err := s.Progress.Ups(r.Context(), board, false)
 	if err != nil {
 		return err
 	}
@@ -57,11 +59,7 @@ func (s *Site) progressPage(w http.ResponseWriter, r *http.Request) error {
 				x.Href = notePath(row.Path, 0, 0, 0, "")
 			}
 			x.Done, x.Total = board.Count(row.Path)
-			days, err := s.Progress.History(r.Context(), row.Path, time.Now().AddDate(0, 0, -upDays))
-			if err != nil {
-				return err
-			}
-			x.Up = wayUp(days)
+			x.Up, x.From = wayUp(ups[n].Days), comesFrom(ups[n])
 			p.Projects = append(p.Projects, x)
 		}
 		x := &p.Projects[len(p.Projects)-1]
@@ -92,6 +90,9 @@ func standing(r progress.Row) string {
 func (s *Site) apiProgress(w http.ResponseWriter, r *http.Request) error {
 	board, err := s.Progress.Board(r.Context())
 	if err != nil {
+		return err
+	}
+	if board.Ups, err = s.Progress.Ups(r.Context(), board, false); err != nil {
 		return err
 	}
 	return writeJSON(w, board)
@@ -210,19 +211,62 @@ func wayUp(days []progress.Day) template.HTML {
 		return ""
 	}
 	const width, height = 240.0, 48.0
-	var done, total strings.Builder
+	var done, total, guess strings.Builder // guess: of done, as far as nobody saw it
+	x0, y0, from := 0.0, 0.0, progress.Source("")
 	for i, d := range days {
 		day, err := time.Parse(time.DateOnly, d.Day)
 		if err != nil {
 			continue
 		}
-		x, step := 2+(width-4)*day.Sub(first).Hours()/24/span, "H%.1fV%.1f"
+		x, y, step := 2+(width-4)*day.Sub(first).Hours()/24/span, height-2-(height-4)*float64(d.Done)/float64(most), "H%.1fV%.1f"
 		if i == 0 {
-			step = "M%.1f %.1f"
+			step, x0, y0 = "M%.1f %.1f", x, y
 		}
-		fmt.Fprintf(&done, step, x, height-2-(height-4)*float64(d.Done)/float64(most))
 		fmt.Fprintf(&total, step, x, height-2-(height-4)*float64(d.Total)/float64(most))
+		// A day's line leads to it from the day before, and is the day's own.
+		line := &guess
+		if d.From == progress.FromSeen {
+			line = &done
+		}
+		if i == 0 || (d.From == progress.FromSeen) != (from == progress.FromSeen) {
+			fmt.Fprintf(line, "M%.1f %.1f", x0, y0)
+		}
+		if i > 0 {
+			fmt.Fprintf(line, "H%.1fV%.1f", x, y)
+		}
+		x0, y0, from = x, y, d.From
 	}
-	return template.HTML(fmt.Sprintf(`<svg class="burnup" width="%.0f" height="%.0f" viewBox="0 0 %.0f %.0f" role="img" aria-label="From %s to %s: %d, then %d of %d done"><path class="total" d="%s"/><path class="done" d="%s"/></svg>`, //nolint:gosec // made of numbers
-		width, height, width, height, days[0].Day, days[len(days)-1].Day, days[0].Done, days[len(days)-1].Done, days[len(days)-1].Total, total.String(), done.String()))
+	second := ""
+	if guess.Len() > 0 {
+		second = `<path class="done guess" d="` + guess.String() + `"/>`
+	}
+	return template.HTML(fmt.Sprintf(`<svg class="burnup" width="%.0f" height="%.0f" viewBox="0 0 %.0f %.0f" role="img" aria-label="From %s to %s: %d, then %d of %d done"><path class="total" d="%s"/>%s<path class="done" d="%s"/></svg>`, //nolint:gosec // made of numbers
+		width, height, width, height, days[0].Day, days[len(days)-1].Day, days[0].Done, days[len(days)-1].Done, days[len(days)-1].Total, total.String(), second, done.String()))
 }
+
+// comesFrom says where the days of a way up come from, oldest first.
+func comesFrom(up progress.Up) string {
+	words := map[progress.Source]string{progress.FromDates: "the dates in tasks", progress.FromCommits: "the commits of the vault", progress.FromSeen: "what was seen each day"}
+	var parts []string
+	last := progress.Source("")
+	for _, d := range up.Days {
+		if d.From != last && len(parts) < mostParts {
+			parts = append(parts, "from "+d.Day+" "+words[d.From])
+		}
+		last = d.From
+	}
+	if len(parts) < 2 && (up.Says == "" || up.Says == progress.NoRepository) && last == progress.FromSeen {
+		return "" // what anybody takes it for
+	}
+	text := strings.Join(parts, ", ")
+	if text != "" {
+		text = strings.ToUpper(text[:1]) + text[1:] + "."
+	}
+	if up.Says != "" && up.Says != progress.NoRepository && len(up.Days) > 0 && up.Days[0].From != progress.FromCommits {
+		text = strings.TrimSpace(text + " " + strings.ToUpper(up.Says[:1]) + up.Says[1:] + ".")
+	}
+	return text
+}
+
+// mostParts is how often it is told that the source changes.
+const mostParts = 4

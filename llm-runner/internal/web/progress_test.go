@@ -2,12 +2,14 @@ package web
 
 import (
 	"context"
+	"encoding/json"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"home.arpa/lab/llm-runner/internal/progress"
 )
@@ -68,6 +70,39 @@ func TestTheWayUpIsDrawnFromTheDays(t *testing.T) {
 	if wayUp(nil) != "" || wayUp([]progress.Day{{Day: "2026-03-01", Done: 1, Total: 2}}) != "" {
 		t.Error("one day is no way")
 	}
-	got := string(wayUp([]progress.Day{{Day: "2026-03-01", Done: 0, Total: 4}, {Day: "2026-03-11", Done: 4, Total: 4}}))
-	contains(t, got, `M2.0 46.0H238.0V2.0`, "From 2026-03-01 to 2026-03-11: 0, then 4 of 4 done")
+	got := string(wayUp([]progress.Day{{Day: "2026-03-01", Done: 0, Total: 4, From: progress.FromSeen}, {Day: "2026-03-11", Done: 4, Total: 4, From: progress.FromSeen}}))
+	contains(t, got, `class="done" d="M2.0 46.0H238.0V2.0"`, "From 2026-03-01 to 2026-03-11: 0, then 4 of 4 done")
+	up := progress.Up{Says: "git is not installed, so commits are not read", Days: []progress.Day{{Day: "2026-03-01", Done: 0, Total: 4, From: progress.FromDates}, {Day: "2026-03-06", Done: 2, Total: 4, From: progress.FromDates}, {Day: "2026-03-11", Done: 4, Total: 4, From: progress.FromSeen}}}
+	contains(t, string(wayUp(up.Days)), `class="done guess" d="M2.0 46.0H120.0V24.0"`, `class="done" d="M120.0 24.0H238.0V2.0"`)
+	if got := comesFrom(up); got != "From 2026-03-01 the dates in tasks, from 2026-03-11 what was seen each day. Git is not installed, so commits are not read." {
+		t.Error(got)
+	}
+	if got := comesFrom(progress.Up{Days: up.Days[2:]}); got != "" {
+		t.Error(got)
+	}
 }
+
+func TestAProjectsWayUpBeginsBeforeItWasSeen(t *testing.T) {
+	site, _ := newProgressSite(t, "# Garden\n## Beds\n- [x] Measure ✅ "+daysAgo(20)+"\n- [x] Dig ➕ "+daysAgo(15)+" ✅ "+daysAgo(10)+"\n- [ ] Plant\n")
+	get := func(path string) string {
+		w := httptest.NewRecorder()
+		site.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", path, nil))
+		return w.Body.String()
+	}
+	contains(t, get("/progress"), `class="burnup"`, `class="done guess"`, "From "+daysAgo(20)+" the dates in tasks, from "+daysAgo(0)+" what was seen each day.")
+	var board progress.Board
+	if err := json.Unmarshal([]byte(get("/api/progress")), &board); err != nil {
+		t.Fatal(err)
+	}
+	if len(board.Ups) != 1 || board.Ups[0].Project != "Garden" || board.Ups[0].Path != "garden.md" || len(board.Ups[0].Days) != 4 {
+		t.Fatalf("%+v", board.Ups)
+	}
+	for i, want := range []progress.Day{{Day: daysAgo(20), Done: 1, Total: 2, From: progress.FromDates}, {Day: daysAgo(15), Done: 1, Total: 3, From: progress.FromDates},
+		{Day: daysAgo(10), Done: 2, Total: 3, From: progress.FromDates}, {Day: daysAgo(0), Done: 2, Total: 3, From: progress.FromSeen}} {
+		if got := board.Ups[0].Days[i]; got != want {
+			t.Errorf("%+v, not %+v", got, want)
+		}
+	}
+}
+
+func daysAgo(n int) string { return time.Now().AddDate(0, 0, -n).Format(time.DateOnly) }

@@ -1,0 +1,102 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// A bench holds the clocks: wall is the one that is set.
+type clockBench struct {
+	*clock
+	wall, true time.Duration
+	slow       time.Duration
+	moves      []time.Duration
+	fault      error
+}
+
+func newClockBench() *clockBench {
+	b := &clockBench{}
+	b.clock = newClock(Config{Steady: func() time.Duration { return b.true }})
+	b.read = func(context.Context) (time.Time, time.Duration, error) {
+		b.pass(b.slow)
+		return time.Unix(1_800_000_000, 0).Add(b.wall), 0, nil
+	}
+	total := time.Duration(0)
+	read := b.read
+	b.read = func(ctx context.Context) (time.Time, time.Duration, error) {
+		now, _, err := read(ctx)
+		return now, total, err
+	}
+	b.claim = func(_ context.Context, moved, by time.Duration, f func()) (bool, error) {
+		f()
+		total = moved + by
+		return true, nil
+	}
+	b.movers, b.owed = []Mover{func(_ context.Context, by time.Duration) error {
+		if b.fault == nil {
+			b.moves = append(b.moves, by.Round(100*time.Millisecond))
+		}
+		return b.fault
+	}}, []time.Duration{0}
+	return b
+}
+
+// pass has time go by, on both clocks.
+func (b *clockBench) pass(d time.Duration) { b.wall, b.true = b.wall+d, b.true+d }
+
+func (b *clockBench) told(t *testing.T) string {
+	t.Helper()
+	if _, err := b.look(t.Context()); err != nil && b.fault == nil {
+		t.Fatal(err)
+	}
+	all := fmt.Sprint(b.moves)
+	b.moves = nil
+	return all
+}
+
+func TestEachMoveOfTheClockIsToldOnce(t *testing.T) {
+	b := newClockBench()
+	expect := func(what, want string) {
+		t.Helper()
+		if got := b.told(t); got != want {
+			t.Errorf("%s: told %s, not %s", what, got, want)
+		}
+	}
+	expect("the first look", "[]")
+	b.pass(time.Minute)
+	b.wall += time.Hour
+	expect("a clock that is set at the start", "[]")
+	b.pass(20 * time.Minute)
+	b.wall += time.Hour
+	expect("an hour forward", "[1h0m0s]")
+	expect("again", "[]")
+	b.pass(5 * time.Second)
+	b.wall -= time.Hour
+	expect("an hour back", "[-1h0m0s]")
+	for range 10000 { // two weeks in which the network slows the clock down
+		b.pass(2 * time.Minute)
+		b.wall -= 50 * time.Millisecond
+		expect("a clock that is kept in step", "[]")
+	}
+	b.wall += 5 * time.Hour
+	expect("a machine that was paused", "[]")
+	b.wall -= 30 * time.Hour
+	expect("a wrong clock that was mended", "[-30h0m0s]")
+	b.slow = time.Minute
+	b.wall += time.Hour
+	expect("a look that took too long", "[]")
+	b.slow = 0
+	expect("the next look", "[1h0m0s]")
+	b.fault = errors.New("the disk refuses")
+	b.wall += time.Hour
+	expect("an owner that cannot write", "[]")
+	b.wall += time.Minute
+	expect("nor now", "[]")
+	b.fault = nil
+	expect("an owner that can", "[1h1m0s]")
+	b.pass(24 * time.Hour)
+	expect("a day later", "[]")
+}
