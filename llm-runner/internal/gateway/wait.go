@@ -106,14 +106,15 @@ func (c *call) promise(w wishes) {
 	h := c.out.w.Header()
 	h.Set("Preference-Applied", "respond-async")
 	h.Set("Location", fmt.Sprintf("/api/jobs/%d", j.ID))
-	if w.wait > 0 || !fresh {
+	waits := w.wait > 0 || !fresh
+	if waits {
 		ctx, cancel := context.WithTimeout(c.r.Context(), w.wait)
 		j = c.follow(ctx, j)
 		cancel()
 	}
 	c.out.hurry()
 	h.Set("Content-Type", "application/json")
-	if j.State == jobs.Done && len(j.Response) > 0 {
+	if waits && j.State == jobs.Done && len(j.Response) > 0 { // who does not wait is told where it is, also of one that is done by now
 		c.out.decide(j.Route.Provider, j.Route.Model, j.Route.Rule)
 		c.out.w.WriteHeader(http.StatusOK)
 		_ = c.out.write(j.Response)
