@@ -129,9 +129,10 @@ func (c *call) serve(ctx context.Context, config *Config, log *slog.Logger) erro
 	}
 
 	a.alerts.SetHeld(heldFor(queue, chats))
-	parts := []func(context.Context) error{a.servers.Run, a.router.Run, a.library.Run, a.alerts.Run, a.watchDisk, work.Run, queue.Run, projects.Run, a.memory.Run, agents.Run,
+	parts := []func(context.Context) error{a.servers.Run, a.router.Run, a.library.Run, a.alerts.Run, work.Run, queue.Run, projects.Run, a.memory.Run, agents.Run,
 		func(ctx context.Context) error { return a.goOn(ctx, callers(queue, chats, agents)) },
 		func(ctx context.Context) error { return a.sweep(ctx, callers(queue, chats, agents)) },
+		func(ctx context.Context) error { return a.watchDatabase(ctx, work) },
 		func(ctx context.Context) error { return a.wake(ctx, queue, chats, agents, back) }}
 	if inbox != nil {
 		parts = append(parts, inbox.Run)

@@ -10,6 +10,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/alert"
 	"home.arpa/lab/llm-runner/internal/chat"
 	"home.arpa/lab/llm-runner/internal/db"
+	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/route"
@@ -164,9 +165,27 @@ func (a *app) untraced(err error) {
 	a.alerts.Raise(alert.Incident{Key: "traces", Text: "Traces are lost: " + err.Error() + ". Everything else goes on."})
 }
 
-// watchDisk tells once that the database cannot be written, and once that it can.
-func (a *app) watchDisk(ctx context.Context) error {
+// graceOfDatabase is how long PostgreSQL may be away before anybody is told: a restart is not an incident.
+const graceOfDatabase = 10 * time.Second
+
+// watchDatabase tells once that the database cannot be written, and once that it can. Of PostgreSQL it tells that it is away, and that it
+// is back: from memory, and where several processes share it one of them does.
+func (a *app) watchDatabase(ctx context.Context, work *engine.Engine) error {
 	return a.db.Watch(ctx, func(t *db.Trouble) {
+		switch {
+		case !a.db.Shared():
+		case t == nil:
+			a.log.Info("PostgreSQL answers again")
+			a.alerts.End("database", "PostgreSQL answers again")
+			return
+		default:
+			a.log.Error("PostgreSQL does not answer", "error", t.Err)
+			if work.First() {
+				a.alerts.Raise(alert.Incident{Key: "database", Grace: graceOfDatabase, Text: fmt.Sprintf("%s since %s: %s. Answers under way go on, and so do programs that ask for one; new jobs and questions in the "+
+					"chat are refused. %s", t.Says(), t.Since.Format("15:04:05"), strings.TrimRight(t.Err.Error(), "."), t.Cure())})
+			}
+			return
+		}
 		if t == nil {
 			a.log.Info("the database can be written again")
 			a.alerts.End("disk", "Saving works again")

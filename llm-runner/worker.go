@@ -85,7 +85,9 @@ func (c *call) work(ctx context.Context, config *Config, log *slog.Logger) error
 		return err
 	}
 	a.alerts.SetHeld(heldFor(queue, chats))
-	a.start(a.servers.Run, a.router.Run, a.library.Run, jobs.Run, queue.Run, agents.Run, a.alerts.Run, func(ctx context.Context) error { return a.wake(ctx, queue, chats, agents, back) })
+	a.start(a.servers.Run, a.router.Run, a.library.Run, jobs.Run, queue.Run, agents.Run, a.alerts.Run,
+		func(ctx context.Context) error { return a.watchDatabase(ctx, jobs) },
+		func(ctx context.Context) error { return a.wake(ctx, queue, chats, agents, back) })
 	if err := jobs.Launch(); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ var runbooks = map[string]string{
 	"overload": "provider-overloaded",
 	"refused":  "provider-refuses",
 	"disk":     "database-cannot-be-written",
+	"database": "database-away",
 	"traces":   "traces-lost",
 	"approval": "your-word",
 	"plan":     "your-word",

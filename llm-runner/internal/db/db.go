@@ -134,11 +134,11 @@ func (d *DB) Tx(ctx context.Context, f func(tx *sql.Tx) error) error { return d.
 func (d *DB) tx(ctx context.Context, f func(tx *sql.Tx) error) error {
 	tx, err := d.w.BeginTx(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("begin transaction: %w", err)
+		return d.cut(ctx, fmt.Errorf("begin transaction: %w", err), nil)
 	}
 	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing; before it, f's error is what counts
 	if err := f(tx); err != nil {
-		return err
+		return d.cut(ctx, err, tx)
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)

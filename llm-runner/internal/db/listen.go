@@ -47,7 +47,8 @@ func (d *DB) Hear(topic string, f func(text string)) {
 	b.hearers[topic] = append(b.hearers[topic], f)
 }
 
-// Listen hears what other processes tell until ctx ends; a connection that breaks is made again. In SQLite it only waits.
+// Listen hears what other processes tell until ctx ends; a connection that breaks is made again, and Away says that it cannot be. In
+// SQLite it only waits.
 func (d *DB) Listen(ctx context.Context) error {
 	for d.shared != nil && ctx.Err() == nil {
 		d.listen(ctx) //nolint:errcheck // whoever writes or reads meets the same error, and says it
@@ -68,12 +69,16 @@ const silence = 30 * time.Second
 func (d *DB) listen(ctx context.Context) error {
 	c, err := pgx.ConnectConfig(ctx, d.shared.config)
 	if err != nil {
+		if ctx.Err() == nil {
+			d.missed(err)
+		}
 		return err
 	}
 	defer c.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it is given up
 	if _, err := c.Exec(ctx, "LISTEN "+channel); err != nil {
 		return err
 	}
+	d.heard()
 	d.shared.bus.say("", "")
 	for {
 		wait, cancel := context.WithTimeout(ctx, silence)

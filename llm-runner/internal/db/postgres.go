@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,6 +26,7 @@ type shared struct {
 	config *pgx.ConnConfig
 	worker string
 	bus    bus
+	away   atomic.Pointer[Trouble] // the server does not answer; nil: it does
 }
 
 // patience is how long a connection may take to be made; the server is one of ours, and not far.

@@ -35,6 +35,8 @@ func FaultOf(err error) Fault {
 		return ""
 	case errors.As(err, &e):
 		return faults[e.Code()&0xff]
+	case away(err):
+		return Away
 	case errors.As(err, &pg):
 		return postgresFaults[pg.Code]
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
@@ -68,10 +70,12 @@ var faults = map[int]Fault{
 // io_error.
 var postgresFaults = map[string]Fault{"53100": Full, "25006": ReadOnly, "58030": Broken}
 
-// Told says that an error comes of a fault that Watch tells of, once, so that nobody else has to. Of PostgreSQL's it tells nothing.
+// Told says that an error comes of a fault that Watch tells of, once, so that nobody else has to. Of PostgreSQL's it tells nothing but
+// that its server is away, and not of each connection that breaks.
 func Told(err error) bool {
 	var pg *pgconn.PgError
-	return FaultOf(err) != "" && !errors.As(err, &pg)
+	fault := FaultOf(err)
+	return fault != "" && fault != Away && !errors.As(err, &pg)
 }
 
 // Refusal is why something was not taken, and what to do before it is sent again.
@@ -83,6 +87,8 @@ func (f Fault) Refusal() string {
 		return "the disk is read-only, so it was not taken: mount it for writing and send it again"
 	case Locked:
 		return "another program keeps the database locked, so it was not taken: end that program and send it again"
+	case Away:
+		return "PostgreSQL does not answer, so it was not taken: see that it runs and can be reached from here, and send it again"
 	case Damaged:
 		return "the database is damaged, so it was not taken: stop the server, put a snapshot back with llm-runner restore, and send it again"
 	}
@@ -107,6 +113,8 @@ func (t *Trouble) Says() string {
 		return dir + " cannot be written: it is read-only"
 	case Locked:
 		return "another program keeps " + t.Path + " locked"
+	case Away:
+		return "PostgreSQL at " + t.Path + " does not answer"
 	case Damaged:
 		return t.Path + " is damaged"
 	}
@@ -122,6 +130,8 @@ func (t *Trouble) Cure() string {
 		return "Look into the kernel's log, mount it for writing, and see that this user may write there; the rest happens by itself."
 	case Locked:
 		return "End the program that has the file open; the rest happens by itself."
+	case Away:
+		return "Start it, and see that it can be reached from here; the rest happens by itself."
 	case Damaged:
 		return "Stop the server and put a snapshot back: llm-runner restore FILE."
 	}
@@ -164,7 +174,7 @@ func (d *DB) disk() (free int64, readOnly, known bool) {
 }
 
 // Watch tells of trouble, and with nil of its end, until ctx ends. While there is trouble it writes a page once a second,
-// so that its end is noticed without anybody who writes.
+// so that its end is noticed without anybody who writes. Of a shared database it tells that it is Away, and that it is back.
 func (d *DB) Watch(ctx context.Context, tell func(*Trouble)) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -174,6 +184,9 @@ func (d *DB) Watch(ctx context.Context, tell func(*Trouble)) error {
 		if t != nil && told && d.writable(ctx) {
 			d.trouble.Store(nil)
 			t = nil
+		}
+		if d.shared != nil {
+			t = d.Away()
 		}
 		if (t != nil) != told {
 			told = t != nil

@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -322,5 +323,35 @@ func TestSharedTasksBeginAtOnceThoughNobodyLooksOften(t *testing.T) {
 			t.Errorf("%d looks passed the gate: 0 says that this DBOS looks otherwise than the gate knows", n)
 		}
 		m.gate.mu.Unlock()
+	}
+}
+
+// Of the processes that live one speaks for all; when it has ended, another one does.
+func TestOneOfTheSharedSpeaksForAll(t *testing.T) {
+	server := postgrestest.Start(t)
+	url := server.New()
+	all := map[string]*member{}
+	for _, place := range []string{"a", "b", "c"} {
+		m := join(t, url, place, finish)
+		all[m.workers.id] = m
+	}
+	for range 2 {
+		names := slices.Sorted(maps.Keys(all))
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+			var first []string
+			for id, m := range all {
+				if m.First() {
+					first = append(first, id)
+				}
+			}
+			if slices.Equal(first, names[:1]) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%v speak for %v", first, names)
+			}
+		}
+		all[names[0]].Close(time.Second) //nolint:errcheck // it has nothing to do
+		delete(all, names[0])
 	}
 }

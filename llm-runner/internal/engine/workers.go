@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -48,6 +49,7 @@ type workers struct {
 
 	mu      sync.Mutex
 	last    time.Time // of the last beat that was written
+	first   bool      // no other process that lives has a name before ours, as last seen
 	tasks   map[int]context.CancelCauseFunc
 	ids     map[string]int // how often each task of ours runs here
 	entered int
@@ -84,6 +86,17 @@ func OpenShared(ctx context.Context, handle *sql.DB, pool *pgxpool.Pool, id, pla
 	e.workers.adopt = e.adopt
 	e.clock.share(handle)
 	return e, nil
+}
+
+// First says that this process is the one of those that share the database that speaks for all, where they cannot talk to each other
+// because the database is away: its name was before those of all others when they were seen last. One that is alone always is.
+func (e *Engine) First() bool {
+	if e.workers == nil {
+		return true
+	}
+	e.workers.mu.Lock()
+	defer e.workers.mu.Unlock()
+	return e.workers.first
 }
 
 // Inherits has f called for each process that died. Call it before Launch.
@@ -221,6 +234,10 @@ func (w *workers) round(ctx context.Context, seen *watch) error {
 	if err != nil {
 		return err
 	}
+	first := !slices.ContainsFunc(all, func(b beat) bool { return b.n != stopped && b.id < w.id })
+	w.mu.Lock()
+	w.first = first
+	w.mu.Unlock()
 	for _, dead := range seen.look(all, w.place, w.patience, time.Now()) {
 		if err := inherit(ctx, w.handle, dead, func() error { return w.adopt(ctx, dead.id) }); err != nil {
 			return err

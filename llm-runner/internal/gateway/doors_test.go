@@ -121,6 +121,26 @@ func TestEveryDoorRefusesInItsOwnWords(t *testing.T) {
 	}
 }
 
+// A stream that is held back is saved by the fallback whatever the client speaks.
+func TestEveryDoorHoldsStreamsBack(t *testing.T) {
+	for _, door := range []string{"anthropic", "ollama"} {
+		t.Run(door, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := &ether{}
+				m, _ := e.member(t, "up", "openai", time.Minute, script.Script{Reply: []script.Rule{{Text: faultText}}, Faults: []script.Fault{{Kind: script.CloseMidStream}}})
+				o, _ := e.member(t, "other", "openai", time.Minute, script.Script{Reply: []script.Rule{{Text: "saved"}}})
+				l := openTown(t, e, []route.Member{m, o}, cover("up", "other"), holdBack("covered"))
+				client := speakers[door]("client", l.url, time.Minute, e.dial)
+				defer client.(interface{ CloseIdle() }).CloseIdle()
+				a, err := llm.Collect(client.Stream(t.Context(), llm.Request{Model: "covered", MaxTokens: 9, Messages: []llm.Message{llm.Says(llm.User, "break it")}}))
+				if err != nil || a.Message.Text() != "saved" || a.Finish != llm.FinishStop {
+					t.Errorf("%q %s, %v", a.Message.Text(), a.Finish, err)
+				}
+			})
+		})
+	}
+}
+
 func TestTheDoorsOfOtherDialects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &ether{}

@@ -194,7 +194,7 @@ func (r *relay) begin() error {
 	}
 	r.pending = append(r.pending, r.early...)
 	if held := r.release(); len(held) > 0 {
-		return errors.Join(r.drain(), r.reply.write(held))
+		return errors.Join(r.drain(), r.reply.write(held)) // drain hurries
 	}
 	return nil
 }

@@ -205,19 +205,26 @@ func (s *speaker) begin() error {
 	}
 	s.begun = true
 	s.attempt.First()
-	return errors.Join(s.out.beginStream(s.attempt, s.header), s.out.write(s.release()))
+	if err := s.out.beginStream(s.attempt, s.header); err != nil {
+		return err
+	}
+	s.out.hurry()
+	return s.out.write(s.release())
 }
 
 func (s *speaker) send() error {
 	if len(s.buf) == 0 {
 		return nil
 	}
-	s.out.hurry()
 	for _, piece := range s.buf {
 		if s.keep(piece) {
-			continue
+			continue // comments may be written beside this
 		}
-		if err := errors.Join(s.begin(), s.out.write(piece)); err != nil {
+		if err := s.begin(); err != nil {
+			return err
+		}
+		s.out.hurry()
+		if err := s.out.write(piece); err != nil {
 			return err
 		}
 	}

@@ -219,8 +219,16 @@ func (b *Book) refresh(ctx context.Context) {
 	}
 }
 
-// Adopt forgets what another process had reserved; it is dead. What it sent was counted by those who were asked.
+// Adopt forgets what another process had reserved, and its places; it is dead. What it sent was counted by those who were asked.
 func (b *Book) Adopt(ctx context.Context, worker string) error {
+	if err := forgetPlaces(ctx, b.common.db, worker); err != nil {
+		return err
+	}
+	return b.forget(ctx, worker)
+}
+
+// forget forgets what a process had reserved.
+func (b *Book) forget(ctx context.Context, worker string) error {
 	b.mu.Lock()
 	t := b.time(time.Now())
 	b.mu.Unlock()

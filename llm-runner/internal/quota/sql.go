@@ -101,3 +101,36 @@ func databaseClock(ctx context.Context, q db.Querier) (t int64, err error) {
 	}
 	return t, nil
 }
+
+// readPlaces reads who uses places of a provider or waits for one, and has said so since a time.
+func readPlaces(ctx context.Context, q db.Querier, provider string, since int64) ([]stand, error) {
+	return db.All(ctx, q, "read places", func(row *sql.Rows) (s stand, err error) {
+		err = row.Scan(&s.worker, &s.taken, &s.waiting, &s.since)
+		return s, err
+	}, `SELECT worker, taken, waiting, since FROM quota_places WHERE provider = ? AND at > ?`, provider, since)
+}
+
+// savePlaces writes the row of a process, or removes it where it has nothing, and removes those that were written before a time.
+func savePlaces(ctx context.Context, tx *sql.Tx, provider string, s stand, now, before int64) (err error) {
+	if s.taken+s.waiting > 0 {
+		_, err = tx.ExecContext(ctx, `INSERT INTO quota_places (provider, worker, taken, waiting, since, at) VALUES (?,?,?,?,?,?)
+			ON CONFLICT (provider, worker) DO UPDATE SET taken = excluded.taken, waiting = excluded.waiting, since = excluded.since, at = excluded.at`,
+			provider, s.worker, s.taken, s.waiting, s.since, now)
+		s.worker = ""
+	}
+	if err == nil {
+		_, err = tx.ExecContext(ctx, `DELETE FROM quota_places WHERE provider = ? AND (worker = ? OR at <= ?)`, provider, s.worker, before)
+	}
+	if err != nil {
+		return fmt.Errorf("write places: %w", err)
+	}
+	return nil
+}
+
+// forgetPlaces removes what a process has of all providers.
+func forgetPlaces(ctx context.Context, d *db.DB, worker string) error {
+	if _, err := d.Writer().ExecContext(ctx, `DELETE FROM quota_places WHERE worker = ?`, worker); err != nil {
+		return fmt.Errorf("write places: %w", err)
+	}
+	return nil
+}

@@ -113,7 +113,7 @@ func (b *Book) Run(ctx context.Context) error {
 			b.flush(ctx) //nolint:errcheck // what could not be written is written a second later
 		case <-ctx.Done():
 			if b.common != nil {
-				return b.Adopt(context.WithoutCancel(ctx), b.db.Worker())
+				return b.forget(context.WithoutCancel(ctx), b.db.Worker()) // its places it gives back as its requests end
 			}
 			return b.flush(context.WithoutCancel(ctx))
 		}

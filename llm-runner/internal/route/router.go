@@ -94,7 +94,10 @@ func New(c Config) *Router {
 	for _, m := range c.Members {
 		x := &member{Member: m, changed: make(chan struct{}, 1)}
 		if m.Concurrency > 0 {
-			x.line = &line{places: m.Concurrency}
+			x.line = newLine(m.Concurrency)
+			if shared := c.Book.Share(m.Name, m.Concurrency, x.line.hear); shared != nil {
+				x.line.share = shared.Use
+			}
 		}
 		r.order = append(r.order, x)
 		r.member[m.Name] = x

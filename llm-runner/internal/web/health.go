@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -172,7 +173,7 @@ func (s *Site) dependencies(reports []route.Report) (all []Dependency) {
 		}
 	}
 	all = append(all, books)
-	if t := s.DB.Trouble(); t != nil {
+	if t := cmp.Or(s.DB.Trouble(), s.DB.Away()); t != nil {
 		all = append(all, Dependency{Name: "the database", State: route.Down, Since: t.Since, Says: t.Says() + ".", Cure: t.Cure()})
 	}
 	if s.Dependencies != nil {

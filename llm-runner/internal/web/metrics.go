@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"runtime"
@@ -43,7 +44,7 @@ var (
 	quotaMax     = desc("quota_limit", "A rate limit.", "provider", "model", "dimension")
 	turns        = desc("turns_running", "Answers of conversations under way.")
 	ledgerBroken = desc("ledger_broken", "1 while attempts cannot be written down.")
-	dbBroken     = desc("database_broken", "1 while the database cannot be written.")
+	dbBroken     = desc("database_broken", "1 while the database cannot be written, or does not answer.")
 
 	jobCount  = desc("jobs", "Jobs that have not ended, by state and by the provider that held ones wait for.", "state", "waits_for")
 	jobOldest = desc("jobs_oldest_seconds", "How long the oldest of them has been in its state.", "state", "waits_for")
@@ -101,7 +102,7 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 		ch.gauge(turns, float64(c.Chats.Running()))
 	}
 	ch.gauge(ledgerBroken, truth(c.Ledger.Broken() != nil))
-	ch.gauge(dbBroken, truth(c.DB != nil && c.DB.Trouble() != nil))
+	ch.gauge(dbBroken, truth(c.DB != nil && cmp.Or(c.DB.Trouble(), c.DB.Away()) != nil))
 	c.jobs(ch)
 	c.agents(ch)
 	if c.Library != nil {

@@ -4,6 +4,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"html/template"
@@ -147,7 +148,7 @@ type frame struct {
 	Path    string // of this page, for forms that come back to it
 	Where   []machine
 	Refresh int         // seconds after which the page loads itself again without the script: there will be news; 0 never
-	Trouble *db.Trouble // with the disk; nil none
+	Trouble *db.Trouble // with the disk or with PostgreSQL; nil none
 	Places  []place     // in the navigation
 	LogOut  bool        // there is a way out
 	Tools   bool        // there are some
@@ -178,7 +179,7 @@ func (s *Site) showStatus(w http.ResponseWriter, r *http.Request, status int, na
 	f.Path = r.URL.Path
 	f.Where = s.where()
 	f.Tools, f.Memory = s.Tools != nil, s.Memory != nil
-	f.Places, f.LogOut, f.Trouble = s.places(), s.LogOut, s.DB.Trouble()
+	f.Places, f.LogOut, f.Trouble = s.places(), s.LogOut, cmp.Or(s.DB.Trouble(), s.DB.Away())
 	for i, p := range f.Places {
 		f.Places[i].Here = p.Nav == f.Nav
 	}
@@ -227,6 +228,8 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 		var told problem
 		if errors.As(err, &told) {
 			p = told
+		} else if db.FaultOf(err) == db.Away && r.Method == http.MethodGet {
+			p = problem{http.StatusServiceUnavailable, "The database does not answer", "What was saved is still there, and can be seen when it answers again."}
 		} else if status, says := unwritten(err); status != 0 {
 			p = problem{status, "It could not be saved", upper(says) + "."}
 		} else {
