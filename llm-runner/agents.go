@@ -62,7 +62,7 @@ func (a *app) agents(ctx context.Context, work *engine.Engine, queue *jobs.Servi
 	c := a.config
 	_, sinks := c.sinks()
 	x := agent.Config{BuiltIn: builtIn(), On: c.Agents.On, Folders: c.agentFolders(), Zone: c.Agents.zone(), Vault: c.Vault.Path, Notes: c.Agents.Notes, Daily: c.Agents.Daily,
-		Topics: c.Agents.Topics, Sinks: sinks, Hide: a.hide, Ask: a.router, Box: a.box, Cost: c.Prices.Cost, Lane: a.router.Lane, Targets: a.targets, OfVault: ofVault, Writer: a.connected, Alerts: a.alerts, Traces: a.traces, Keep: c.Jobs.Keep, Log: a.log,
+		Topics: c.Agents.Topics, Sinks: sinks, Hide: a.hide, Ask: a.router, Box: a.box, Cost: c.Prices.Cost, Lane: a.router.Lane, Targets: a.targets, OfVault: ofVault, Asks: a.asks, Writer: a.connected, Alerts: a.alerts, Traces: a.traces, Keep: c.Jobs.Keep, Log: a.log,
 		Facts: a.facts(queue), Desk: a.desk(queue), Learn: a.learnt}
 	return agent.New(ctx, a.db, work, x)
 }

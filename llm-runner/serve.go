@@ -91,7 +91,7 @@ func (c *call) serve(ctx context.Context, config *Config, log *slog.Logger) erro
 		}
 	})
 	defer closeWork()
-	chats, err := chat.New(ctx, a.db, a.asker, chat.Config{Cost: config.Prices.Cost, Recall: a.recall, Lane: a.router.Lane, Busy: a.busy, Deleted: a.deleted, Engine: work, Traces: a.traces, Log: log})
+	chats, err := chat.New(ctx, a.db, a.asker, chat.Config{Cost: config.Prices.Cost, Recall: a.recall, Lane: a.router.Lane, Busy: a.busy, Asks: a.asks, Deleted: a.deleted, Engine: work, Traces: a.traces, Log: log})
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func (a *app) queue(ctx context.Context, c engine.Config) (*engine.Engine, *jobs
 		return nil, nil, err
 	}
 	queue, err := jobs.New(ctx, a.db, work, a.asker, jobs.Config{Folders: a.config.Vault.dropbox(), Cost: a.config.Prices.Cost, Lane: a.router.Lane,
-		Turn: a.router.Turn, Pace: (&pacer{db: a.db, router: a.router, log: a.log}).pace, Keep: a.config.Jobs.Keep, Report: a.report, Alerts: a.alerts, Traces: a.traces, Log: a.log})
+		Turn: a.router.Turn, Pace: (&pacer{db: a.db, router: a.router, log: a.log}).pace, Keep: a.config.Jobs.Keep, Report: a.report, Asks: a.asks, Alerts: a.alerts, Traces: a.traces, Log: a.log})
 	if err != nil {
 		return nil, nil, errors.Join(err, work.Close(patience))
 	}

@@ -18,6 +18,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/alert"
 	"home.arpa/lab/llm-runner/internal/chat"
 	"home.arpa/lab/llm-runner/internal/extract"
+	"home.arpa/lab/llm-runner/internal/graph"
 	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/library"
 	"home.arpa/lab/llm-runner/internal/route"
@@ -248,6 +249,17 @@ func (a *app) sweep(ctx context.Context, wanted func(ctx context.Context, run st
 			return ctx.Err()
 		}
 	}
+}
+
+// asks says whether a person still has to decide about a run: about a call of a tool, or about a plan.
+func (a *app) asks(ctx context.Context, run string) (bool, error) {
+	of := func(name string) bool { return name == run || strings.HasPrefix(name, run+"-") }
+	calls, err := a.box.Waits(ctx)
+	if err != nil || slices.ContainsFunc(calls, func(c toolbox.Call) bool { return of(c.Run) }) {
+		return true, err
+	}
+	plans, err := a.inquiries.Store.Waits(ctx)
+	return slices.ContainsFunc(plans, func(r graph.RunRow) bool { return of(r.Key) }), err
 }
 
 // decided has whoever waits for a decision go on, and ends the alert about it.

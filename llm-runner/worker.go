@@ -71,7 +71,7 @@ func (c *call) work(ctx context.Context, config *Config, log *slog.Logger) error
 		}
 	}()
 	// The turns of servers that died, and those that were held. They end before the engine's calls that wait for them do.
-	chats, err := chat.New(ctx, a.db, a.asker, chat.Config{Cost: config.Prices.Cost, Recall: a.recall, Lane: a.router.Lane, Busy: a.busy, Engine: jobs, Grace: patience - time.Second, Traces: a.traces, Log: log})
+	chats, err := chat.New(ctx, a.db, a.asker, chat.Config{Cost: config.Prices.Cost, Recall: a.recall, Lane: a.router.Lane, Busy: a.busy, Asks: a.asks, Engine: jobs, Grace: patience - time.Second, Traces: a.traces, Log: log})
 	if err != nil {
 		return err
 	}

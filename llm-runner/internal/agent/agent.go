@@ -66,6 +66,9 @@ type Config struct {
 	Ask  llm.Provider
 	Box  *toolbox.Box
 	Cost func(provider, model string, u llm.Usage) llm.Count
+	// Asks says whether a person still has to decide about something of a run, by its name. What was decided before the run waited woke
+	// nobody; nil: such a run looks for itself.
+	Asks func(ctx context.Context, run string) (bool, error)
 	// OfVault says that a tool works on the vault; nil: none does.
 	OfVault func(tool string) bool
 	// Lane names the provider that a request would go to first, or wait for; nil: nobody knows.

@@ -23,6 +23,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/toolbox"
+	"home.arpa/lab/llm-runner/internal/toolbox/loop"
 	"home.arpa/lab/llm-runner/test/enginetest"
 )
 
@@ -504,5 +505,25 @@ func TestARunThatFailsForGoodIsTold(t *testing.T) {
 	b.until(b.clock().Add(3 * time.Hour))
 	if x := b.detail(r.ID); x.State != Failed || b.model.count() != 1+mostAttempts {
 		t.Errorf("%+v, asked %d times", x, b.model.count())
+	}
+}
+
+// A person can decide before the run waits for it: then nobody is there to be woken, and it looks for the decision itself.
+func TestADecisionThatCameBeforeTheWaitIsFound(t *testing.T) {
+	b := newBench(t, map[string]string{"hello": daily})
+	b.model.answer = func(n int, _ llm.Request) (string, error) {
+		if n == 1 {
+			return "", &llm.BusyError{Provider: loop.Approval, Reason: "it waits for your word on note"}
+		}
+		return "Allowed.", nil
+	}
+	asked := ""
+	b.config.Asks = func(_ context.Context, run string) (bool, error) {
+		asked = run
+		return false, nil
+	}
+	b.start()
+	if x := b.ask("hello", false); x.State != Done || x.Output.Text != "Allowed." || asked != fmt.Sprintf("agent-%d", x.ID) {
+		t.Errorf("%+v, asked for %q", x, asked)
 	}
 }

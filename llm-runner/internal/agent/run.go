@@ -349,7 +349,27 @@ func (s *Service) conclude(ctx context.Context, r *Run, out Output, err error) e
 		return nil
 	}
 	s.reached("concluded")
+	if werr == nil && errors.As(err, &busy) && busy.Provider == loop.Approval && s.config.Asks != nil {
+		s.lookForWord(ctx, r)
+	}
 	return werr
+}
+
+// lookForWord has a run that waits for a person's word go on where that came while it did not wait yet.
+func (s *Service) lookForWord(ctx context.Context, r *Run) {
+	asks, err := s.config.Asks(ctx, fmt.Sprintf("agent-%d", r.ID))
+	if err == nil && !asks {
+		_, err = s.change(ctx, r.ID, func(_ *transaction, x *Run) error {
+			if x.State == Waiting && x.Waits == loop.Approval {
+				x.NextAt = s.config.Now()
+			}
+			return nil
+		})
+		s.announce()
+	}
+	if err != nil {
+		s.log.Warn("look for a decision", "run", r.ID, "error", err) // it looks for itself before long
+	}
 }
 
 func (s *Service) failRun(ctx context.Context, tx *transaction, x *Run, err error, now time.Time) error {

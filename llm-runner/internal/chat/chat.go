@@ -137,6 +137,9 @@ type Config struct {
 	Lane func(req llm.Request) string
 	// Busy is told of what a turn is held for, after that is on disk; nil: nobody is. It must not block.
 	Busy func(b *llm.BusyError)
+	// Asks says whether a person still has to decide about something of a run, by its name. What was decided before its turn was held woke
+	// nobody; nil: such a turn looks for itself, in a minute.
+	Asks func(ctx context.Context, run string) (bool, error)
 	// Engine asks turns again by themselves that were held or interrupted; nil: a person does. It is launched after New.
 	Engine *engine.Engine
 	// Traces tells of each turn; nil: nobody is told.

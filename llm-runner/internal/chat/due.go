@@ -179,6 +179,17 @@ func (s *Service) Decided(ctx context.Context, run string) error {
 	return nil
 }
 
+// lookForWord has a turn that was held for a person's word go on where that came while it was not held yet.
+func (s *Service) lookForWord(ctx context.Context, t *Turn) {
+	asks, err := s.config.Asks(ctx, t.RunName())
+	if err == nil && !asks {
+		err = s.Decided(ctx, t.RunName())
+	}
+	if err != nil {
+		s.log.Warn("look for a decision", "turn", t.ID, "error", err) // it looks for itself before long
+	}
+}
+
 // Goes says whether something may still come of a run (see Turn.RunName).
 func (s *Service) Goes(ctx context.Context, run string) (bool, error) {
 	id, err := strconv.ParseInt(strings.TrimPrefix(run, "turn-"), 10, 64)

@@ -10,6 +10,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/toolbox/loop"
 	"home.arpa/lab/llm-runner/test/enginetest"
 )
 
@@ -451,4 +452,26 @@ func TestWhatATurnIsHeldForIsTold(t *testing.T) {
 	if waits, err := s.Waits(t.Context(), "groq"); err != nil || waits {
 		t.Errorf("%t, %v", waits, err)
 	}
+}
+
+// A person can decide before the turn is held that waits for it: then nobody is there to be woken, and it looks for the decision itself.
+func TestADecisionThatCameBeforeTheHoldIsFound(t *testing.T) {
+	s, p, _, _ := durable(t, filepath.Join(t.TempDir(), db.Name))
+	asked := make(chan string, 9)
+	s.config.Asks = func(_ context.Context, run string) (bool, error) {
+		asked <- run
+		return false, nil
+	}
+	turn := send(t, s, 0, 0, "q")
+	w := watch(t, s, turn.ID)
+	began := time.Now()
+	p.next(t).say <- error(&llm.BusyError{Provider: loop.Approval, Kind: llm.Unavailable, Reason: "it waits for your word on note"})
+	w.until(t, Held)
+	x := p.next(t)
+	if took := time.Since(began); took > 30*time.Second || len(asked) != 1 || <-asked != turn.RunName() {
+		t.Errorf("it went on after %s", took)
+	}
+	x.text("yes")
+	x.done()
+	w.end(t, "yes")
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/toolbox/loop"
 	"home.arpa/lab/llm-runner/internal/trace"
 )
 
@@ -279,6 +280,9 @@ func (s *Service) finish(l *live, err error) {
 	if t.Due && t.State == Held {
 		ctx, cancel := s.lasting()
 		s.schedule(ctx, *t)
+		if waits := (*llm.BusyError)(nil); errors.As(err, &waits) && waits.Provider == loop.Approval && s.config.Asks != nil {
+			s.lookForWord(ctx, t)
+		}
 		cancel()
 	}
 	s.mu.Lock()

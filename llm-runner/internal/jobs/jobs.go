@@ -163,6 +163,9 @@ type Config struct {
 	// Report is the note of a research job that is done: lines for its frontmatter, and what stands below it. The key is the name of its run
 	// (llm.Request.Run). nil, or ok false: the answer is the note.
 	Report func(ctx context.Context, key string) (front, body string, ok bool, err error)
+	// Asks says whether a person still has to decide about something of a run, by its name or what begins with its name and a dash. What was
+	// decided before its job was held woke nobody; nil: such a job looks for itself, in a minute.
+	Asks func(ctx context.Context, run string) (bool, error)
 	// Alerts is told of the ends that somebody wants to hear of, and of what jobs are held for; nil: nobody is.
 	Alerts *alert.Service
 	// Traces tells of each job, as one trace through all its lives; nil: nobody is told.

@@ -22,6 +22,7 @@ import (
 	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/engine"
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/toolbox/loop"
 	"home.arpa/lab/llm-runner/internal/trace"
 	"home.arpa/lab/llm-runner/test/enginetest"
 )
@@ -564,4 +565,23 @@ func BenchmarkSubmitToStart(b *testing.B) {
 	start, taken := submitToStart(b, max(b.N, 40))
 	b.ReportMetric(float64(start.Microseconds())/1000, "p50-ms")
 	b.ReportMetric(float64(taken.Microseconds())/1000, "acknowledged-p50-ms")
+}
+
+// A person can decide before the job is held that waits for it: then nobody is there to be woken, and it looks for the decision itself.
+func TestADecisionThatCameBeforeTheHoldIsFound(t *testing.T) {
+	asked := make(chan string, 9)
+	s, _ := newService(t, func(ctx context.Context, req llm.Request, n int) (string, error) {
+		if n == 1 {
+			return "", &llm.BusyError{Provider: loop.Approval, Kind: llm.Unavailable, Reason: "it waits for your word on note"}
+		}
+		return echo(ctx, req, n)
+	})
+	s.config.Asks = func(_ context.Context, run string) (bool, error) {
+		asked <- run
+		return false, nil
+	}
+	j := reach(t, s, submit(t, s, Spec{Prompt: "x"}).ID, Done)
+	if j.Holds != 0 || len(asked) != 1 || <-asked != fmt.Sprintf("job-%d", j.ID) || j.Ended.Sub(j.Created) > 30*time.Second {
+		t.Errorf("%+v", j)
+	}
 }

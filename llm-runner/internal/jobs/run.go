@@ -234,6 +234,18 @@ func (s *Service) giveWay(ctx context.Context, tx *transaction, j *Job, let *Job
 	return true, s.hold(ctx, tx, j, until, fmt.Sprintf("job %d goes first: it came before it in line", first.ID))
 }
 
+// lookForWord has a job that was held for a person's word go on where that came while it was not held yet.
+func (s *Service) lookForWord(ctx context.Context, id int64) {
+	asks, err := s.config.Asks(ctx, fmt.Sprintf("job-%d", id))
+	if err == nil && !asks {
+		_, err = s.release(ctx, id, "you have decided", time.Now())
+	}
+	var other *StateError
+	if err != nil && !errors.As(err, &other) { // it went on or ended meanwhile
+		s.log.Warn("look for a decision", "job", id, "error", err) // it looks for itself before long
+	}
+}
+
 // GoesOn is when a held job is tried again by itself; zero where it waits for a person's word, which is only looked for then.
 func (j Job) GoesOn() time.Time {
 	if j.WaitsFor == loop.Approval {
@@ -383,6 +395,9 @@ func (s *Service) conclude(ctx context.Context, id int64, run int, err error, li
 	if perr == nil && after.ID != 0 {
 		s.traceEnd(after)
 		s.log.Info("job is "+string(after.State), "job", id, "reason", after.Reason)
+		if after.State == Held && after.WaitsFor == loop.Approval && s.config.Asks != nil {
+			s.lookForWord(ctx, id)
+		}
 	}
 	return perr
 }
