@@ -192,11 +192,14 @@ func (s *Service) keepDelivery(ctx context.Context, agent string, d *Delivery) e
 	lasting, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	return s.db.Tx(lasting, func(tx *transaction) error {
-		if err := saveDelivery(lasting, tx, d); err != nil {
+		if d.Ended.IsZero() {
+			return saveDelivery(lasting, tx, d)
+		}
+		if err := s.lockRun(lasting, tx, d.Run); err != nil {
 			return err
 		}
-		if d.Ended.IsZero() {
-			return nil
+		if err := saveDelivery(lasting, tx, d); err != nil {
+			return err
 		}
 		if told, err := failedElsewhere(lasting, tx, d); err != nil {
 			return err

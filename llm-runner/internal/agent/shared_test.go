@@ -143,3 +143,36 @@ func TestAProcessWithoutTheVaultLeavesWhatNeedsIt(t *testing.T) {
 	}
 	contains(t, a.read("Daily/2026-02-01.md"), "All is quiet.")
 }
+
+// Two places that take a run's text at the same moment end it together.
+func TestDeliveriesThatEndAtOnceEndTheirRun(t *testing.T) {
+	enginetest.OnPostgres(t, &database)
+	b := newBench(t, map[string]string{"hello": daily}).start()
+	for n := range 30 {
+		x := b.ask("hello", false)
+		if len(x.Deliveries) != 2 {
+			t.Fatalf("%d deliveries", len(x.Deliveries))
+		}
+		if err := b.db.Tx(t.Context(), func(tx *transaction) error { // as they were before the last step of both
+			if _, err := tx.ExecContext(t.Context(), `UPDATE agent_deliveries SET ended_at = NULL, state = 'sending' WHERE run = ?`, x.ID); err != nil {
+				return err
+			}
+			_, err := tx.ExecContext(t.Context(), `UPDATE agent_runs SET ended_at = NULL, state = 'delivering' WHERE id = ?`, x.ID)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		var both sync.WaitGroup
+		for i := range x.Deliveries {
+			both.Go(func() {
+				if err := b.keepDelivery(t.Context(), "hello", &x.Deliveries[i]); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+		if x = b.detail(x.ID); x.State != Done {
+			t.Fatalf("round %d: the run is %s", n, x.State)
+		}
+	}
+}

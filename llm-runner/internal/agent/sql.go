@@ -435,6 +435,18 @@ func (s *Service) startPost(ctx context.Context, run int64, sink string) error {
 	return nil
 }
 
+// lockRun has others wait who end a delivery of the same run: of two that ended at once neither would see that it was the last.
+func (s *Service) lockRun(ctx context.Context, tx *transaction, run int64) error {
+	_, err := db.One(ctx, tx, "", func(row *sql.Rows) (id int64, err error) {
+		err = row.Scan(&id)
+		return id, err
+	}, `SELECT id FROM agent_runs WHERE id = ?`+s.db.Lock(), run)
+	if err != nil {
+		return fmt.Errorf("read run %d: %w", run, err)
+	}
+	return nil
+}
+
 // settle ends a run all of whose deliveries have ended.
 func settle(ctx context.Context, tx *transaction, run int64, now time.Time) error {
 	_, err := tx.ExecContext(ctx, `UPDATE agent_runs SET state = 'done', ended_at = ? WHERE id = ? AND state = 'delivering'
