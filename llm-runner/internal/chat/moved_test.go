@@ -17,11 +17,11 @@ func TestATurnIsHeldAsLongAsItWasWhenTheClockIsSet(t *testing.T) {
 		return enginetest.On(t, d, engine.Config{Poll: 10 * time.Millisecond, Log: quiet(), Steady: clock.Steady})
 	})
 	// One whose machine tells when it is back, and one of which nobody knows.
-	told, unknown := send(t, s, 0, 0, "a"), Turn{}
+	told := send(t, s, 0, 0, "a")
 	w := watch(t, s, told.ID)
 	p.next(t).say <- error(&llm.BusyError{Provider: "davas", Kind: llm.Unavailable, Reason: "davas is down", Until: time.Now().Add(8 * time.Second)})
 	w.until(t, Held)
-	unknown = send(t, s, 0, 0, "b")
+	unknown := send(t, s, 0, 0, "b")
 	w2 := watch(t, s, unknown.ID)
 	p.next(t).say <- error(&llm.BusyError{Provider: "davas", Kind: llm.Unavailable, Reason: "davas is down"})
 	w2.until(t, Held)
