@@ -136,6 +136,22 @@ type ShapeNode struct {
 	To   []string `json:"to"` // "" is the end
 }
 
+// Along is the part of a graph that a run went through, with what comes next: of a graph of two ways the one that was gone.
+func (s Shape) Along(steps []StepRow) Shape {
+	seen := map[string]bool{}
+	for _, x := range steps {
+		seen[x.Node], seen[x.Next] = true, true
+	}
+	part := Shape{Name: s.Name}
+	for _, n := range s.Nodes {
+		if seen[n.Name] {
+			n.To = slices.DeleteFunc(slices.Clone(n.To), func(to string) bool { return to != End && !seen[to] })
+			part.Nodes = append(part.Nodes, n)
+		}
+	}
+	return part
+}
+
 // Shape returns how g is drawn.
 func (g *Graph[S]) Shape() Shape {
 	s := Shape{Name: g.name}

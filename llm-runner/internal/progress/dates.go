@@ -4,6 +4,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -87,4 +88,13 @@ func sorted(days map[string]*Day) []Day {
 		all = append(all, *days[day])
 	}
 	return all
+}
+
+// Says is the text without the days at which the task was created and ended, which Created and Ended have.
+func (t Task) Says() string {
+	text := endedPattern.ReplaceAllString(createdPattern.ReplaceAllString(t.Text, ""), "")
+	if text = strings.Join(strings.Fields(text), " "); text == "" {
+		return t.Text
+	}
+	return text
 }

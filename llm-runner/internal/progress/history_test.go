@@ -213,3 +213,17 @@ func TestARepositoryRunsNothing(t *testing.T) {
 		t.Error("something ran")
 	}
 }
+
+func TestATaskIsReadWithoutTheDaysThatStandInIt(t *testing.T) {
+	for text, want := range map[string]string{
+		"Measure ✅ 2026-09-01 ➕ 2026-08-20":          "Measure",
+		"Paint [created:: 2026-10-01] the wall":      "Paint the wall",
+		"Pay 📅 2026-10-01 (completion:: 2026-10-02)": "Pay 📅 2026-10-01",
+		"✅ 2026-09-01":       "✅ 2026-09-01", // it has no other words
+		"Read about ✅ signs": "Read about ✅ signs",
+	} {
+		if got := (Task{Text: text}).Says(); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}

@@ -127,6 +127,9 @@ func (s *Site) readRun(r *http.Request) (p runPage, err error) {
 		p.Steps = append(p.Steps, v)
 	}
 	p.Took, p.Moves, p.Question = p.Spent.Time, p.Status == graph.Running, p.RunRow.Question
+	if p.Way == graph.Straight {
+		shape = shape.Along(steps)
+	}
 	p.Drawing = drawRun(shape, steps, p.Status == graph.Paused)
 	p.Reports = p.Status == graph.Done && p.Way != graph.Straight
 	p.Saves = p.Reports && s.SaveReport != nil

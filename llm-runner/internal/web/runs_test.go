@@ -158,6 +158,9 @@ func TestStraightAnswersAreListedApartAndDrawn(t *testing.T) {
 	contains(t, get("/api/runs?way=straight"), `"way": "straight"`)
 	body := get("/runs/1")
 	contains(t, body, `aria-label="The way of this run: route, retrieve, rerank, write, answer"`, "straight: one question", "1 cited, 0 citations left out", "system: You answer questions", "[1: &#34;every spring&#34;]", "Go on from here")
+	if strings.Contains(body, ">grade</text>") {
+		t.Error("the other way is drawn")
+	}
 	for _, wrong := range []string{"Save as note", "Download the report", "<b>filter", "<filter>"} {
 		if strings.Contains(body, wrong) {
 			t.Errorf("%s is on the page", wrong)
