@@ -170,7 +170,8 @@ func (d *DB) disk() (free int64, readOnly, known bool) {
 	if err := syscall.Statfs(filepath.Dir(d.path), &st); err != nil {
 		return 0, false, false
 	}
-	return int64(st.Bavail) * st.Bsize, st.Flags&syscall.MS_RDONLY != 0, true //nolint:unconvert // their types differ between systems
+	const flag = 1                                                             // ST_RDONLY of statfs(2) in Linux, MNT_RDONLY of statfs(2) in macOS
+	return int64(st.Bavail) * int64(st.Bsize), int64(st.Flags)&flag != 0, true //nolint:unconvert // their types differ between systems
 }
 
 // Watch tells of trouble, and with nil of its end, until ctx ends. While there is trouble it writes a page once a second,

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/dbos-inc/dbos-transact-golang/dbos"
@@ -119,9 +120,10 @@ func (e *Engine) Register(name string, t Task) { e.tasks[name] = t }
 // Has says that this process has what some tasks need. Call it before Launch. A process that is the only one is called for all.
 func (e *Engine) Has(what string) { e.has = append(e.has, what) }
 
-// queueOf is the queue of the tasks that need something; "" those that need nothing.
-func queueOf(needs string) string {
-	if needs == "" {
+// queueOf is the queue of the tasks that need something; "" those that need nothing. A process that is alone has one queue: each is looked at
+// all the time.
+func (e *Engine) queueOf(needs string) string {
+	if needs == "" || e.workers == nil {
 		return queueName
 	}
 	return queueName + " " + needs
@@ -136,7 +138,9 @@ func (e *Engine) Launch() error {
 	}
 	queues := []string{queueName}
 	for _, what := range e.has {
-		queues = append(queues, queueOf(what))
+		if name := e.queueOf(what); !slices.Contains(queues, name) {
+			queues = append(queues, name)
+		}
 	}
 	for _, name := range queues {
 		if _, err := dbos.RegisterQueue(e.ctx, name, dbos.WithPartitionWorkerConcurrency(e.config.Workers),
@@ -235,7 +239,7 @@ func (e *Engine) Start(tx *sql.Tx, task, id, key string, o Options) error {
 		opts = append(opts, dbos.WithEnqueueDelay(o.Delay))
 	}
 	// While the engine closes, a task that has its grace still may be held, and so start its next call.
-	ctx, queue := dbos.WithoutCancel(e.ctx), queueOf(o.Needs)
+	ctx, queue := dbos.WithoutCancel(e.ctx), e.queueOf(o.Needs)
 	if _, err := dbos.Enqueue[string](ctx, queue, workflow, call{task, key}, opts...); err != nil {
 		return fmt.Errorf("start task %s: %w", id, err)
 	}

@@ -16,6 +16,9 @@ const topic = "task"
 // look is in each query with which DBOS looks whether its queue has anything (GetQueuePartitions of DBOS 1.8.0), and in no other.
 const look = "WITH RECURSIVE partitions"
 
+// rarely is by how much less often queues are looked at of tasks that need something: they are few, and have time.
+const rarely = 10
+
 // A gate stands before the queries of DBOS. DBOS looks at each of its queues, sleeps, and looks again, and nothing can wake it. So it
 // is told to sleep for pollAlone only, and what is left until a look is due it waits here, where it can be woken: at rest the
 // database is asked no more often than every so long, and a task that starts is seen at once, or after pollAlone. Were a later
@@ -84,7 +87,11 @@ func (g *gate) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) 
 func (g *gate) pass(ctx context.Context, queue string) {
 	g.mu.Lock()
 	w := g.of(queue)
-	due := time.NewTimer(g.every - time.Since(w.last))
+	every := g.every
+	if queue != queueName {
+		every *= rarely
+	}
+	due := time.NewTimer(every - time.Since(w.last))
 	g.mu.Unlock()
 	defer due.Stop()
 	select {

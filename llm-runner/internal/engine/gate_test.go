@@ -15,7 +15,7 @@ func TestTheGateHoldsLooksBackUntilOneIsDueOrWorthIt(t *testing.T) {
 		g := newGate(every)
 		took := func(ctx context.Context, sql string) time.Duration {
 			began := time.Now()
-			g.TraceQueryStart(ctx, nil, pgx.TraceQueryStartData{SQL: sql, Args: []any{"q"}})
+			g.TraceQueryStart(ctx, nil, pgx.TraceQueryStartData{SQL: sql, Args: []any{queueName}})
 			return time.Since(began)
 		}
 		sql := "\n\t\t" + look + "(pk) AS (SELECT 1)"
@@ -30,12 +30,12 @@ func TestTheGateHoldsLooksBackUntilOneIsDueOrWorthIt(t *testing.T) {
 			t.Errorf("a look at rest waits for %s", d)
 		}
 		time.AfterFunc(10*time.Millisecond, func() { g.wake("another") })
-		time.AfterFunc(20*time.Millisecond, func() { g.wake("q") })
+		time.AfterFunc(20*time.Millisecond, func() { g.wake(queueName) })
 		if d := took(t.Context(), sql); d != 20*time.Millisecond {
 			t.Errorf("a look that is woken waits for %s", d)
 		}
-		g.wake("q") // while nobody waits
-		g.wake("")  // what may have been missed is of any queue
+		g.wake(queueName) // while nobody waits
+		g.wake("")        // what may have been missed is of any queue
 		if d := took(t.Context(), sql); d != 0 {
 			t.Errorf("a look that was woken before waits for %s", d)
 		}
