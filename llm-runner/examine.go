@@ -32,7 +32,7 @@ func examineData(c *Config) Finding {
 	os.Remove(probe.Name())
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(c.Data, &st); err == nil {
-		free := int64(st.Bavail) * st.Bsize
+		free := int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // their types differ between systems
 		f.Text += fmt.Sprintf(", %.1f GB free", float64(free)/1e9)
 		if free < lowDisk {
 			f.Status, f.Cure = "wrong", "free some space, or name a directory on another disk with --data"
