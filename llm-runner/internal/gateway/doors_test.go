@@ -166,6 +166,7 @@ func TestTheDoorsOfOtherDialects(t *testing.T) {
 			{"/api/embed", `{"model":"up","input":["a","b"]}`, "", 200, `"embeddings":[[`},
 			{"/api/embeddings", `{"model":"up","prompt":"a"}`, "", 200, `{"embedding":[`},
 			{"/api/show", `{"model":"up"}`, "", 200, `"capabilities":["completion","tools"]`},
+			{"/api/show", `{"model":"","name":"up"}`, "", 200, `"capabilities":["completion","tools"]`},
 			{"/api/show", `{"model":"down"}`, "", 404, `{"error":"model \"down\" not found`},
 		} {
 			g := l.do(t.Context(), c.path, c.body, "Anthropic-Version", c.header)
@@ -173,7 +174,7 @@ func TestTheDoorsOfOtherDialects(t *testing.T) {
 				t.Errorf("%s %s: %d %s", c.path, c.body, g.status(), g.body)
 			}
 		}
-		for path, has := range map[string]string{"/v1/models": `{"type":"model","id":"up","display_name":"up"`, "/api/tags": `"name":"up","model":"up"`, "/api/version": `{"version":"`} {
+		for path, has := range map[string]string{"/v1/models": `{"type":"model","id":"up","display_name":"up"`, "/api/tags": `"name":"up","model":"up"`, "/api/version": `{"version":"`, "/api/ps": `{"models":[]}`} {
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, l.url+path, nil)
 			if err != nil {
 				t.Fatal(err)

@@ -96,6 +96,7 @@ func (g *Gateway) Register(mux *http.ServeMux) {
 	mux.HandleFunc("POST /api/embeddings", g.ollamaEmbed)
 	mux.HandleFunc("GET /api/tags", g.ollamaTags)
 	mux.HandleFunc("POST /api/show", g.ollamaShow)
+	mux.HandleFunc("GET /api/ps", g.ollamaPs)
 	mux.HandleFunc("GET /api/version", g.ollamaVersion)
 	mux.HandleFunc("/v1/", g.unknown)
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -127,14 +128,20 @@ func (g *Gateway) ollamaShow(w http.ResponseWriter, r *http.Request) {
 	if !c.open(w) {
 		return
 	}
-	e, ok := g.Router.Table().Models[c.head.model]
+	name := cmp.Or(c.head.model, wire.ParseName(c.body))
+	e, ok := g.Router.Table().Models[name]
 	if !ok {
-		c.refuse(&problem{status: http.StatusNotFound, Message: fmt.Sprintf("model %q not found: GET /api/tags lists those that there are", c.head.model)})
+		c.refuse(&problem{status: http.StatusNotFound, Message: fmt.Sprintf("model %q not found: GET /api/tags lists those that there are", name)})
 		return
 	}
-	m := g.ollamaRow(c.head.model, e)
+	m := g.ollamaRow(name, e)
 	c.plain(object(map[string]any{"modelfile": "", "parameters": "", "template": "", "details": m.Details, "modified_at": m.Modified,
 		"model_info": map[string]any{"general.architecture": e.Provider}, "capabilities": []string{"completion", "tools"}}))
+}
+
+// ollamaPs tells that no model is loaded: whether one is, only its machine knows.
+func (g *Gateway) ollamaPs(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, map[string]any{"models": []ollamaModel{}})
 }
 
 // ollamaVersion is a version of Ollama's API that clients which look know how to speak with.

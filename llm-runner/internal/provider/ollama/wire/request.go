@@ -218,6 +218,17 @@ func images(list []string) (parts []llm.Part, err error) {
 	return parts, nil
 }
 
+// ParseName reads the older name of the field "model", which Ollama's own command line still sends to POST /api/show; "" where it is not there.
+func ParseName(b []byte) string {
+	var in struct {
+		Name string `json:"name"`
+	}
+	if json.Unmarshal(b, &in) != nil {
+		return ""
+	}
+	return in.Name
+}
+
 // ParseEmbed reads the body of POST /api/embed, and of its older form POST /api/embeddings, which has one prompt.
 func ParseEmbed(b []byte) (llm.EmbedRequest, error) {
 	var in struct {
