@@ -132,12 +132,23 @@ type Retrieval struct {
 // corpus is the collection of the library into which a judged collection goes.
 const corpus = "corpus"
 
-// Measure indexes c's documents in l, with vectors where the lane is one that needs them, and asks all its queries.
+// Measure indexes c's documents in l, where they are not there yet, with vectors where the lane is one that needs them, and asks all its queries. Lanes that
+// are measured one after the other in one library so have the same index: documents that were put again are in other places of it, and rank a little otherwise.
 func Measure(ctx context.Context, l *library.Library, c *Collection, lane string) (*Retrieval, error) {
 	r := &Retrieval{Lane: lane, Documents: len(c.Documents), Queries: len(c.Queries), Runs: map[string][]Scored{}}
 	began := time.Now()
-	if err := l.Put(ctx, corpus, c.Documents...); err != nil {
-		return nil, err
+	for _, d := range c.Documents {
+		at, err := l.Added(ctx, corpus, d.Path)
+		if err != nil {
+			return nil, err
+		}
+		if !at.IsZero() {
+			continue
+		}
+		if err := l.Put(ctx, corpus, c.Documents...); err != nil {
+			return nil, err
+		}
+		break
 	}
 	if lane != library.Words {
 		if err := l.Embed(ctx); err != nil {
