@@ -170,17 +170,7 @@ func TestRunsAreKeptAsLongAsIsSaid(t *testing.T) {
 		{"jobs: {keep: 0}\nresearch: {keep: 0}\n", 1, 1},
 		{"jobs: {keep: 24h}\nresearch: {keep: 24h}\n", 0, 0},
 	} {
-		c, err := load(t, tt.config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Data = t.TempDir()
-		a, err := assemble(t.Context(), c, quiet(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a.inquiries.Model = func(llm.Request) (string, bool) { return "m", true }
-		a.inquiries.Reader = silent{}
+		a := answered(t, tt.config)
 		for _, model := range []string{library.Model, graph.Name} {
 			// Who asks a model that says nothing gets nothing, but the run has ended.
 			_, _ = llm.Collect(a.asker.Stream(t.Context(), llm.Request{Model: model, Requires: model, Purpose: "ask", Messages: []llm.Message{llm.Says(llm.User, "What is it?")}}))
@@ -200,20 +190,27 @@ func TestRunsAreKeptAsLongAsIsSaid(t *testing.T) {
 	}
 }
 
+// answered is a program with a configuration, whose model is there and says nothing.
+func answered(t *testing.T, config string) *app {
+	t.Helper()
+	c, err := load(t, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Data = t.TempDir()
+	a, err := assemble(t.Context(), c, quiet(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.inquiries.Model = func(llm.Request) (string, bool) { return "m", true }
+	a.inquiries.Reader = silent{}
+	return a
+}
+
 // The model vault is one graph with research, and decides which way it goes.
 func TestVaultDecidesItsWay(t *testing.T) {
 	for config, want := range map[string]string{"": "straight thorough", "research: {way: straight}\n": "straight straight", "research: {way: thorough}\n": "thorough thorough"} {
-		c, err := load(t, config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Data = t.TempDir()
-		a, err := assemble(t.Context(), c, quiet(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a.inquiries.Model = func(llm.Request) (string, bool) { return "m", true }
-		a.inquiries.Reader = silent{}
+		a := answered(t, config)
 		var got []string
 		for i, text := range []string{"What is it?", "What is the difference between a job and a hold?"} {
 			_, _ = llm.Collect(a.asker.Stream(t.Context(), llm.Request{Model: library.Model, Run: fmt.Sprintf("turn-%d", i), Use: []string{"*"}, Purpose: "chat", Messages: []llm.Message{llm.Says(llm.User, text)}}))

@@ -11,7 +11,7 @@ import (
 var (
 	optional    = regexp.MustCompile(`\[[^\]]*\]`)
 	choice      = regexp.MustCompile(`^[a-z0-9-]+(\|[a-z0-9-]+)*$`)
-	placeholder = regexp.MustCompile(`^[A-Z][A-Z0-9_.-]*$|^\.\.\.$|^…$`)
+	variable = regexp.MustCompile(`^[A-Z][A-Z0-9_.-]*$|^\.\.\.$|^…$`)
 )
 
 // Fits says what is wrong with a call: usage is the line of words and flags behind the command's name in its help, such as
@@ -48,7 +48,7 @@ func Fits(flags *flag.FlagSet, usage string, words []string) error {
 			}
 			value = words[i]
 		}
-		if !placeholder.MatchString(value) {
+		if !variable.MatchString(value) {
 			if err := f.Value.Set(value); err != nil {
 				return fmt.Errorf("--%s %s: %w", name, value, err)
 			}
@@ -73,7 +73,7 @@ func fits(usage string, given map[string]bool, rest []string, loose bool) error 
 			if !given[name] && !loose {
 				return fmt.Errorf("--%s is missing", name)
 			}
-			if i+1 < len(need) && placeholder.MatchString(need[i+1]) {
+			if i+1 < len(need) && variable.MatchString(need[i+1]) {
 				i++
 			}
 			continue
@@ -84,7 +84,7 @@ func fits(usage string, given map[string]bool, rest []string, loose bool) error 
 			}
 			return fmt.Errorf("%s is missing", need[i])
 		}
-		if choices := strings.Split(need[i], "|"); choice.MatchString(need[i]) && !placeholder.MatchString(rest[n]) && need[i] != rest[n] && !slices.Contains(choices, rest[n]) {
+		if choices := strings.Split(need[i], "|"); choice.MatchString(need[i]) && !variable.MatchString(rest[n]) && need[i] != rest[n] && !slices.Contains(choices, rest[n]) {
 			return fmt.Errorf("%q is none of %s", rest[n], need[i])
 		}
 		n++

@@ -124,17 +124,7 @@ func crashStraight(t *testing.T, q *Inquiries, d *db.DB, dir string, at func(str
 			t.Fatal(err)
 		}
 	}
-	source, err := library.Dir(notes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := library.New(t.Context(), library.Config{DB: d, Source: source})
-	if err == nil {
-		_, err = l.Sync(t.Context())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := read(t, d, notes)
 	l.Rerank(q.Reader, "small")
 	q.Notes, q.Orders, q.Model = library.NewVault(l, nil), l.Orders, func(llm.Request) (string, bool) { return "m", true }
 	req := asksVault("When is the filter washed?", "turn-1")

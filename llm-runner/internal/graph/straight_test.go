@@ -69,6 +69,12 @@ func notes(t testing.TB, files map[string]string) *library.Library {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
+	return read(t, d, dir)
+}
+
+// read is a library that has read the files of a folder.
+func read(t testing.TB, d *db.DB, dir string) *library.Library {
+	t.Helper()
 	source, err := library.Dir(dir)
 	if err != nil {
 		t.Fatal(err)

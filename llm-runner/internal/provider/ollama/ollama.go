@@ -4,7 +4,6 @@
 package ollama
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -152,7 +151,7 @@ func (p *Provider) Embed(ctx context.Context, req llm.EmbedRequest) (llm.Embeddi
 	if len(req.Texts) == 0 {
 		return llm.Embeddings{}, nil
 	}
-	in := encode(struct {
+	in := llm.AppendJSON(nil, struct {
 		Model      string   `json:"model"`
 		Input      []string `json:"input"`
 		Dimensions int      `json:"dimensions,omitempty"`
@@ -226,15 +225,4 @@ func count(n *int64) llm.Count {
 		return llm.Count{}
 	}
 	return llm.Known(*n)
-}
-
-// encode writes v as JSON and leaves <, > and & as they are. What this package writes always can be.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		panic("ollama: " + err.Error())
-	}
-	return b.Bytes()
 }

@@ -48,7 +48,7 @@ type toolSpec struct {
 	Parameters  json.RawMessage `json:"parameters"`
 }
 
-func (r request) marshal() []byte { return encode(r) }
+func (r request) marshal() []byte { return llm.AppendJSON(nil, r) }
 
 // newRequest writes req in Ollama's words. Ollama has no tool_choice: "none" leaves the tools out, a named tool leaves out the
 // others, "required" is a wish that cannot be told.
@@ -163,7 +163,7 @@ func object(arguments string) json.RawMessage {
 	if strings.TrimSpace(arguments) == "" {
 		return json.RawMessage("{}")
 	}
-	return encode(map[string]string{"invalid": arguments})
+	return llm.AppendJSON(nil, map[string]string{"invalid": arguments})
 }
 
 // calls counts the tool calls of a conversation so far.

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"bytes"
 	"encoding/json"
 	"net/http"
 
@@ -67,7 +66,7 @@ func AppendResponse(dst []byte, a llm.Answer, meta Meta) []byte {
 			out.Content = append(out.Content, textBlock{"text", p.Text})
 		}
 	}
-	return encode(dst, out)
+	return llm.AppendJSON(dst, out)
 }
 
 // reason is a Finish in the API's words.
@@ -254,7 +253,7 @@ const Overloaded = 529
 
 // AppendError appends e as a body.
 func AppendError(dst []byte, e Error) []byte {
-	return encode(dst, object{"type": "error", "error": object{"type": e.Type, "message": e.Message}})
+	return llm.AppendJSON(dst, object{"type": "error", "error": object{"type": e.Type, "message": e.Message}})
 }
 
 // AppendErrorEvent appends e as the event that ends a stream before its time.
@@ -266,16 +265,5 @@ type object map[string]any
 
 func event(name string, data object) []byte {
 	data["type"] = name
-	return append(append([]byte("event: "+name+"\ndata: "), encode(nil, data)...), "\n\n"...)
-}
-
-// encode writes v as JSON without a newline, and leaves <, > and & as they are. What this package writes always can be.
-func encode(dst []byte, v any) []byte {
-	b := bytes.NewBuffer(dst)
-	enc := json.NewEncoder(b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		panic("wire: " + err.Error())
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	return append(append([]byte("event: "+name+"\ndata: "), llm.AppendJSON(nil, data)...), "\n\n"...)
 }

@@ -1,8 +1,6 @@
 package wire
 
 import (
-	"bytes"
-	"encoding/json"
 	"strings"
 	"time"
 
@@ -139,13 +137,5 @@ func AppendError(dst []byte, message string) []byte {
 	return encode(dst, map[string]string{"error": message})
 }
 
-// encode writes v as a line of JSON, and leaves <, > and & as they are. What this package writes always can be.
-func encode(dst []byte, v any) []byte {
-	b := bytes.NewBuffer(dst)
-	enc := json.NewEncoder(b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		panic("wire: " + err.Error())
-	}
-	return b.Bytes()
-}
+// encode writes v as a line of JSON.
+func encode(dst []byte, v any) []byte { return append(llm.AppendJSON(dst, v), '\n') }

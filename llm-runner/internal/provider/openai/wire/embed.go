@@ -46,7 +46,7 @@ func ParseEmbedRequest(b []byte) (req llm.EmbedRequest, inBase64 bool, err error
 
 // MarshalEmbedRequest writes req, asking for plain numbers.
 func MarshalEmbedRequest(req llm.EmbedRequest) []byte {
-	return encode(nil, embedRequest{req.Model, encode(nil, req.Texts), "float", req.Dimensions})
+	return llm.AppendJSON(nil, embedRequest{req.Model, llm.AppendJSON(nil, req.Texts), "float", req.Dimensions})
 }
 
 // vector is a list of numbers, or the base64 of little-endian 32-bit floats.
@@ -128,7 +128,7 @@ func AppendEmbeddings(dst []byte, e llm.Embeddings, model string, inBase64 bool)
 	if u != nil {
 		u.Total = u.Prompt
 	}
-	return encode(dst, struct {
+	return llm.AppendJSON(dst, struct {
 		Object string   `json:"object"`
 		Data   []packed `json:"data"`
 		Model  string   `json:"model"`

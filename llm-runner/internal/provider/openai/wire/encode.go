@@ -54,7 +54,7 @@ func AppendResponse(dst []byte, a llm.Answer, meta Meta) []byte {
 		Logprobs *struct{}  `json:"logprobs"`
 		Finish   llm.Finish `json:"finish_reason"`
 	}
-	return encode(dst, struct {
+	return llm.AppendJSON(dst, struct {
 		ID      string   `json:"id"`
 		Object  string   `json:"object"`
 		Created int64    `json:"created"`
@@ -128,7 +128,7 @@ func (w *ChunkWriter) End(dst [][]byte) [][]byte {
 	if w.usage == nil || told(*w.usage) == nil {
 		return dst
 	}
-	return append(dst, encode(nil, chunk{w.meta.ID, "chat.completion.chunk", w.meta.Created, w.meta.Model, []chunkChoice{}, told(*w.usage)}))
+	return append(dst, llm.AppendJSON(nil, chunk{w.meta.ID, "chat.completion.chunk", w.meta.Created, w.meta.Model, []chunkChoice{}, told(*w.usage)}))
 }
 
 func (w *ChunkWriter) chunk(d written, finish *llm.Finish) []byte {
@@ -139,5 +139,5 @@ func (w *ChunkWriter) chunk(d written, finish *llm.Finish) []byte {
 			d.Content = new(string)
 		}
 	}
-	return encode(nil, chunk{w.meta.ID, "chat.completion.chunk", w.meta.Created, w.meta.Model, []chunkChoice{{Delta: d, Finish: finish}}, nil})
+	return llm.AppendJSON(nil, chunk{w.meta.ID, "chat.completion.chunk", w.meta.Created, w.meta.Model, []chunkChoice{{Delta: d, Finish: finish}}, nil})
 }

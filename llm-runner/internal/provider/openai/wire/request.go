@@ -74,9 +74,9 @@ func (c content) MarshalJSON() ([]byte, error) {
 	case len(c) == 0:
 		return []byte("null"), nil
 	case len(c) == 1 && c[0].Type == "text":
-		return encode(nil, c[0].Text), nil
+		return llm.AppendJSON(nil, c[0].Text), nil
 	}
-	return encode(nil, []part(c)), nil
+	return llm.AppendJSON(nil, []part(c)), nil
 }
 
 func (c *content) UnmarshalJSON(b []byte) error {
@@ -317,7 +317,7 @@ func MarshalRequest(req llm.Request, stream bool) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return encode(nil, out), nil
+	return llm.AppendJSON(nil, out), nil
 }
 
 // NewRequest is MarshalRequest before it is written, for upstreams that want a field changed.
@@ -348,9 +348,9 @@ func NewRequest(req llm.Request, stream bool) (Request, error) {
 	switch c := req.ToolChoice; c.Mode {
 	case "":
 	case "tool":
-		out.ToolChoice = encode(nil, map[string]any{"type": "function", "function": map[string]string{"name": c.Name}})
+		out.ToolChoice = llm.AppendJSON(nil, map[string]any{"type": "function", "function": map[string]string{"name": c.Name}})
 	default:
-		out.ToolChoice = encode(nil, c.Mode)
+		out.ToolChoice = llm.AppendJSON(nil, c.Mode)
 	}
 	if f := req.Format; f != nil {
 		out.Format = &format{Type: "json_object"}
@@ -369,7 +369,7 @@ func NewRequest(req llm.Request, stream bool) (Request, error) {
 }
 
 // Marshal writes r.
-func (r Request) Marshal() []byte { return encode(nil, r) }
+func (r Request) Marshal() []byte { return llm.AppendJSON(nil, r) }
 
 // messages writes one message. Tool results become one message each, before the rest.
 func messages(m llm.Message) []message {

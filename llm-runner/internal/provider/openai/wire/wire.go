@@ -143,17 +143,6 @@ func told(u llm.Usage) *usage {
 	return out
 }
 
-// encode writes v as JSON without a newline, and leaves <, > and & as they are. What this package writes always can be.
-func encode(dst []byte, v any) []byte {
-	b := bytes.NewBuffer(dst)
-	enc := json.NewEncoder(b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		panic("wire: " + err.Error())
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-}
-
 // An Error is what a server says instead of an answer: {"error": {...}}.
 type Error struct {
 	Message string
@@ -226,7 +215,7 @@ func AppendError(dst []byte, e Error) []byte {
 		Param   *string `json:"param"`
 		Code    *string `json:"code"`
 	}
-	return encode(dst, struct {
+	return llm.AppendJSON(dst, struct {
 		Error object `json:"error"`
 	}{object{e.Message, e.Type, null(e.Param), null(e.Code)}})
 }
