@@ -9,8 +9,8 @@ import (
 )
 
 var (
-	optional    = regexp.MustCompile(`\[[^\]]*\]`)
-	choice      = regexp.MustCompile(`^[a-z0-9-]+(\|[a-z0-9-]+)*$`)
+	optional = regexp.MustCompile(`\[[^\]]*\]`)
+	choice   = regexp.MustCompile(`^[a-z0-9-]+(\|[a-z0-9-]+)*$`)
 	variable = regexp.MustCompile(`^[A-Z][A-Z0-9_.-]*$|^\.\.\.$|^…$`)
 )
 
