@@ -33,6 +33,7 @@ toolchain:
 	@for try in 1 2 3; do $(GO) mod download && exit 0; echo "downloading modules failed; trying again"; sleep 3; done; exit 1
 
 test: | toolchain ## the fast tests (no network, no services)
+	GO=$(GO) scripts/lint.sh format
 	$(GO) vet ./...
 	$(GO) test ./...
 

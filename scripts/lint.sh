@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# lint.sh [go|shell|yaml|ansible|terraform]...: gofmt, go vet and the linters of .golangci.yml; shellcheck; yamllint on the pipelines, and Ansible's
-# linters on the playbooks; terraform fmt. Without a name, all of them. LINT_PACKAGES and LINT_PLAYBOOKS
+# lint.sh [format|go|shell|yaml|ansible|terraform]...: gofmt alone; gofmt, go vet and the linters of .golangci.yml; shellcheck; yamllint on the pipelines, and Ansible's
+# linters on the playbooks; terraform fmt. Without a name, all but the first, which go does too. LINT_PACKAGES and LINT_PLAYBOOKS
 # name other Go packages and playbooks than all, GOLANGCI_LINT and ANSIBLE_LINT other programs than those that are installed here. The linters are installed once, by version, outside the tree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,12 +8,16 @@ name=lint # for lib.sh
 # shellcheck source=lib.sh
 . scripts/lib.sh
 
-lint_go() {
-	version=v2.15.0
-	unformatted=$(git ls-files '*.go' | xargs gofmt -l)
+lint_format() {
+	unformatted=$(find . -name node_modules -prune -o -name '*.go' -print0 | xargs -0 "$("${GO:-go}" env GOROOT)/bin/gofmt" -l)
 	if [ -n "$unformatted" ]; then
 		echo "not formatted (run gofmt -w):" && echo "$unformatted" && return 1
 	fi
+}
+
+lint_go() {
+	version=v2.15.0
+	lint_format
 	packages_to_lint=${LINT_PACKAGES:-./...}
 	# shellcheck disable=SC2086
 	go vet $packages_to_lint
@@ -67,7 +71,7 @@ lint_terraform() {
 [ $# -gt 0 ] || set -- go shell yaml ansible terraform
 for what in "$@"; do
 	case $what in
-	go | shell | yaml | ansible | terraform) "lint_$what" ;;
-	*) echo "lint: there is no linter $what: go, shell, yaml, ansible or terraform" >&2 && exit 2 ;;
+	format | go | shell | yaml | ansible | terraform) "lint_$what" ;;
+	*) echo "lint: there is no linter $what: format, go, shell, yaml, ansible or terraform" >&2 && exit 2 ;;
 	esac
 done
