@@ -85,6 +85,17 @@ func called(a llm.Answer) (s string) {
 	return s
 }
 
+// An answer that begins with reasoning that only its model can read keeps it: Anthropic wants it back with the results of tools.
+func TestReasoningThatIsRedactedGoesThroughTheDoor(t *testing.T) {
+	l := openLab(t, []route.Member{says("up", llm.Event{Redacted: "sealed"}, llm.Event{Signature: "S"}, llm.Event{Text: "hi"}, llm.Event{Finish: llm.FinishStop})})
+	const asks = `{"model":"up","max_tokens":9,"stream":%t,"messages":[{"role":"user","content":"x"}]}`
+	for _, stream := range []bool{false, true} {
+		if g := l.post("/v1/messages", fmt.Sprintf(asks, stream)); !strings.Contains(g.body, `"content_block":{"type":"redacted_thinking","data":"sealed"}`) && !strings.Contains(g.body, `"content":[{"type":"redacted_thinking","data":"sealed"}`) {
+			t.Errorf("stream %t: %s", stream, g.body)
+		}
+	}
+}
+
 // Refusals keep their kind and their time, and a stream that breaks is an error in the client's own words.
 func TestEveryDoorRefusesInItsOwnWords(t *testing.T) {
 	for _, door := range []string{"anthropic", "ollama"} {
