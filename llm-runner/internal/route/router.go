@@ -420,7 +420,7 @@ func uncounted(k llm.Kind) bool {
 // Stream implements llm.Provider. The first Event carries the Route.
 func (r *Router) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
 	return func(yield func(llm.Event, error) bool) {
-		ask := Ask{Model: req.Model, Project: req.Project, Requires: req.Requires, Cost: costOf(&req)}
+		ask := Ask{Model: req.Model, Project: req.Project, Requires: req.Requires, Cost: CostOf(&req)}
 		if waitedFor[req.Purpose] {
 			ask.Wait = moment
 		}
