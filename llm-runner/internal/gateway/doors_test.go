@@ -1,9 +1,11 @@
 package gateway_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"strings"
 	"testing"
@@ -92,6 +94,21 @@ func TestReasoningThatIsRedactedGoesThroughTheDoor(t *testing.T) {
 	for _, stream := range []bool{false, true} {
 		if g := l.post("/v1/messages", fmt.Sprintf(asks, stream)); !strings.Contains(g.body, `"content_block":{"type":"redacted_thinking","data":"sealed"}`) && !strings.Contains(g.body, `"content":[{"type":"redacted_thinking","data":"sealed"}`) {
 			t.Errorf("stream %t: %s", stream, g.body)
+		}
+	}
+}
+
+// Who answers is decided once: a second name of a model, which readers of JSON take for the first, is not asked behind the table's back.
+func TestNoDoorAsksAnotherModelThanWasDecided(t *testing.T) {
+	asked := make(chan string, 9)
+	l := openLab(t, []route.Member{{Name: "up", Kind: "scripted", Provider: source(func(_ context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
+		asked <- req.Model
+		return func(yield func(llm.Event, error) bool) { yield(llm.Event{Text: "hi", Finish: llm.FinishStop}, nil) }
+	})}})
+	for _, path := range []string{chat, "/v1/messages", "/api/chat"} {
+		g := l.post(path, `{"model":"up","MODEL":"dear","max_tokens":9,"messages":[{"role":"user","content":"x"}]}`)
+		if m := <-asked; g.status() != 200 || m != g.Header.Get("X-Runner-Model") {
+			t.Errorf("%s: %d, asked %q, told %q", path, g.status(), m, g.Header.Get("X-Runner-Model"))
 		}
 	}
 }

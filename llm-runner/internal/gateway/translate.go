@@ -77,6 +77,7 @@ func (c *call) translate(ctx context.Context, a *route.Attempt) error {
 		}
 		return invalid(a, err.Error())
 	}
+	req.Model = a.Target.Model // also where the body has a "MODEL", which encoding/json takes for it
 	req.Purpose, req.Project, req.Requires = "api", c.ask.Project, c.ask.Requires
 	if !c.head.stream {
 		return c.translateWhole(ctx, a, req)
