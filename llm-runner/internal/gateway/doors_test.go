@@ -113,6 +113,22 @@ func TestNoDoorAsksAnotherModelThanWasDecided(t *testing.T) {
 	}
 }
 
+// A provider may be silent for longer than a client may take to read. Why the stream then ends is told all the same.
+func TestWhyAStreamEndsIsToldAfterALongSilence(t *testing.T) {
+	for _, path := range []string{chat, "/v1/messages", "/api/chat"} {
+		t.Run(path, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := &ether{}
+				m, _ := e.member(t, "up", "openai", time.Minute, script.Script{Reply: []script.Rule{{Text: faultText}}, Faults: []script.Fault{{Kind: script.StallMidStream}}})
+				l := openTown(t, e, []route.Member{m}, func(c *gateway.Config, _ *route.Config) { c.Patience = time.Minute })
+				if g := l.do(t.Context(), path, asked("up", "break it", true)); !strings.Contains(g.body, "up: no answer for 1m0s") {
+					t.Errorf("%d %s", g.status(), clip(g.body))
+				}
+			})
+		})
+	}
+}
+
 // Refusals keep their kind and their time, and a stream that breaks is an error in the client's own words.
 func TestEveryDoorRefusesInItsOwnWords(t *testing.T) {
 	for _, door := range []string{"anthropic", "ollama"} {
