@@ -45,7 +45,7 @@ func (e *Engine) keepLooking(ctx context.Context) {
 			return
 		}
 		if err := e.Look(ctx); err != nil && ctx.Err() == nil {
-			e.config.Log.Warn("move what waits with the clock, which was set", "error", err)
+			e.config.Log.Warn("look whether the clock was set, and move what waits with it", "error", err)
 		}
 	}
 }

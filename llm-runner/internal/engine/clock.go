@@ -22,6 +22,8 @@ const (
 	// settling is how long after the start a clock that goes forward is one that is set for the first time: what waits since before the
 	// start was written by the right one.
 	settling = 10 * time.Minute
+	// mostMoving bounds how long the owners may take to move what waits.
+	mostMoving = time.Minute
 )
 
 // A Mover moves the times of what waits in the tables of one package: the clock was set forward, or (negative) back.
@@ -96,20 +98,25 @@ func (c *clock) look(ctx context.Context) (by time.Duration, err error) {
 			return 0, c.pay(ctx)
 		}
 		off := time.Duration(now.UnixNano()) - before - (after-before)/2
-		by = (off - c.off) - (moved - c.moved)
+		seen := off - c.off
+		by = seen - (moved - c.moved)
 		switch {
-		case !c.known, by.Abs() < leastMove, by > mostForward, by > 0 && after-c.begun < settling:
+		// Of a move that others made and that is not seen here there is nothing to undo: it was taken for something else here, or came before.
+		case !c.known, seen.Abs() < leastMove, by.Abs() < leastMove, by > mostForward, by > 0 && after-c.begun < settling:
 			c.known, c.off, c.moved = true, off, moved
 			return 0, c.pay(ctx)
 		}
+		// A task that is cancelled meanwhile leaves nothing half done: what its claim has told the owners, the next one would tell them again.
+		whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), mostMoving)
 		var told error
-		mine, err := c.claim(ctx, moved, by, func() {
+		mine, err := c.claim(whole, moved, by, func() {
 			for i := range c.owed {
 				c.owed[i] += by
 			}
 			c.off, c.moved = off, moved+by
-			told = c.pay(ctx)
+			told = c.pay(whole)
 		})
+		cancel()
 		if mine || err != nil {
 			return by, errors.Join(err, told)
 		}

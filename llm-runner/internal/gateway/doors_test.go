@@ -1,9 +1,11 @@
 package gateway_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"strings"
 	"testing"
@@ -85,6 +87,48 @@ func called(a llm.Answer) (s string) {
 	return s
 }
 
+// An answer that begins with reasoning that only its model can read keeps it: Anthropic wants it back with the results of tools.
+func TestReasoningThatIsRedactedGoesThroughTheDoor(t *testing.T) {
+	l := openLab(t, []route.Member{says("up", llm.Event{Redacted: "sealed"}, llm.Event{Signature: "S"}, llm.Event{Text: "hi"}, llm.Event{Finish: llm.FinishStop})})
+	const asks = `{"model":"up","max_tokens":9,"stream":%t,"messages":[{"role":"user","content":"x"}]}`
+	for _, stream := range []bool{false, true} {
+		if g := l.post("/v1/messages", fmt.Sprintf(asks, stream)); !strings.Contains(g.body, `"content_block":{"type":"redacted_thinking","data":"sealed"}`) && !strings.Contains(g.body, `"content":[{"type":"redacted_thinking","data":"sealed"}`) {
+			t.Errorf("stream %t: %s", stream, g.body)
+		}
+	}
+}
+
+// Who answers is decided once: a second name of a model, which readers of JSON take for the first, is not asked behind the table's back.
+func TestNoDoorAsksAnotherModelThanWasDecided(t *testing.T) {
+	asked := make(chan string, 9)
+	l := openLab(t, []route.Member{{Name: "up", Kind: "scripted", Provider: source(func(_ context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
+		asked <- req.Model
+		return func(yield func(llm.Event, error) bool) { yield(llm.Event{Text: "hi", Finish: llm.FinishStop}, nil) }
+	})}})
+	for _, path := range []string{chat, "/v1/messages", "/api/chat"} {
+		g := l.post(path, `{"model":"up","MODEL":"dear","max_tokens":9,"messages":[{"role":"user","content":"x"}]}`)
+		if m := <-asked; g.status() != 200 || m != g.Header.Get("X-Runner-Model") {
+			t.Errorf("%s: %d, asked %q, told %q", path, g.status(), m, g.Header.Get("X-Runner-Model"))
+		}
+	}
+}
+
+// A provider may be silent for longer than a client may take to read. Why the stream then ends is told all the same.
+func TestWhyAStreamEndsIsToldAfterALongSilence(t *testing.T) {
+	for _, path := range []string{chat, "/v1/messages", "/api/chat"} {
+		t.Run(path, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := &ether{}
+				m, _ := e.member(t, "up", "openai", time.Minute, script.Script{Reply: []script.Rule{{Text: faultText}}, Faults: []script.Fault{{Kind: script.StallMidStream}}})
+				l := openTown(t, e, []route.Member{m}, func(c *gateway.Config, _ *route.Config) { c.Patience = time.Minute })
+				if g := l.do(t.Context(), path, asked("up", "break it", true)); !strings.Contains(g.body, "up: no answer for 1m0s") {
+					t.Errorf("%d %s", g.status(), clip(g.body))
+				}
+			})
+		})
+	}
+}
+
 // Refusals keep their kind and their time, and a stream that breaks is an error in the client's own words.
 func TestEveryDoorRefusesInItsOwnWords(t *testing.T) {
 	for _, door := range []string{"anthropic", "ollama"} {
@@ -156,7 +200,8 @@ func TestTheDoorsOfOtherDialects(t *testing.T) {
 			{"/v1/messages", `{"model":"up","max_tokens":9,"messages":[]}`, "", 400, `{"error":{"message":"up: messages: must hold at least one message","type":"invalid_request_error"},"type":"error"}`},
 			{"/v1/messages", `{"model":"up","tools":[{"type":"web_search_20250305","name":"web_search"}],"messages":[{"role":"user","content":"hi"}]}`, "", 400, `tools[0].type: \"web_search_20250305\" is Anthropic's own tool`},
 			{"/v1/messages", `[]`, "", 400, `"type":"invalid_request_error"`},
-			{"/v1/messages/count_tokens", `{"model":"up","messages":[{"role":"user","content":"hi"}]}`, "", 200, `{"input_tokens":15}`},
+			{"/v1/messages/count_tokens", `{"model":"up","messages":[{"role":"user","content":"hi"}]}`, "", 200, `{"input_tokens":1}`},
+			{"/v1/messages/count_tokens", `{"model":"up","tools":[{"name":"f","description":"12345678","input_schema":{}}],"messages":[{"role":"user","content":[{"type":"text","text":"see this, please"},{"type":"image","source":{"type":"base64","media_type":"image/png","data":"` + strings.Repeat("AAAA", 10_000) + `"}}]}]}`, "", 200, `{"input_tokens":1007}`},
 			{"/api/chat", `{"model":"up","stream":false,"messages":[{"role":"user","content":"hi"}]}`, "", 200, `"message":{"role":"assistant","content":"well"},"done":true,"done_reason":"stop"`},
 			{"/api/chat", `{"model":"up","messages":[{"role":"user","content":"hi"}]}`, "", 200, `"done":false}` + "\n"},
 			{"/api/chat", `{"model":"up","messages":[]}`, "", 200, `"done":true,"done_reason":"load"`},

@@ -51,11 +51,12 @@ func (g *Gateway) countTokens(w http.ResponseWriter, r *http.Request) {
 	if !c.open(w) {
 		return
 	}
-	if _, err := wire.ParseRequest(c.body); err != nil {
+	req, err := wire.ParseRequest(c.body)
+	if err != nil {
 		c.refuse(badRequest(err.Error()))
 		return
 	}
-	c.plain(object(map[string]int64{"input_tokens": counted(c.body)}))
+	c.plain(object(map[string]int64{"input_tokens": route.CostOf(&req).Input}))
 }
 
 // anthropicModels lists the rows as Anthropic's API does.

@@ -157,6 +157,7 @@ func (o *reply) fail(p *problem) {
 	}
 	if !o.cut {
 		p.body = nil // the words of an upstream are for its own status and headers
+		o.hurry()    // what silenced the upstream may have lasted longer than the last bound
 		_ = o.write(o.tongue.last(p))
 		_ = o.flush()
 	}

@@ -8,7 +8,6 @@ import (
 
 	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/provider/openai/wire"
-	"home.arpa/lab/llm-runner/internal/quota"
 	"home.arpa/lab/llm-runner/internal/route"
 )
 
@@ -110,9 +109,6 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, t *tongue, open 
 	}
 	c.run(c.tryChat)
 }
-
-// counted is an estimate of a request's tokens, for doors that are asked for one.
-func counted(body []byte) int64 { return quota.Tokens(len(body)) }
 
 // plain is a response in a client's words, without a question to anybody.
 func (c *call) plain(body []byte) {

@@ -77,6 +77,7 @@ func (c *call) translate(ctx context.Context, a *route.Attempt) error {
 		}
 		return invalid(a, err.Error())
 	}
+	req.Model = a.Target.Model // also where the body has a "MODEL", which encoding/json takes for it
 	req.Purpose, req.Project, req.Requires = "api", c.ask.Project, c.ask.Requires
 	if !c.head.stream {
 		return c.translateWhole(ctx, a, req)
@@ -91,10 +92,6 @@ func (c *call) translate(ctx context.Context, a *route.Attempt) error {
 		a.Learn(ev.Limits)
 		if ev.Usage != nil {
 			a.Used(*ev.Usage)
-		}
-		if !s.said && !visible(ev) {
-			s.usage(ev)
-			continue
 		}
 		if err := s.say(ev); err != nil {
 			return err
@@ -148,11 +145,6 @@ func (c *call) unfinished(ctx context.Context, a *route.Attempt) error {
 	return e
 }
 
-// visible says that an event shows the client something.
-func visible(ev llm.Event) bool {
-	return ev.Text != "" || ev.Thinking != "" || ev.Call != nil || ev.Finish != "" || ev.Citations != nil
-}
-
 // A speaker writes events to the client as its door's tongue does.
 type speaker struct {
 	out     *reply
@@ -160,7 +152,6 @@ type speaker struct {
 	header  http.Header // of the upstream's response
 	scribe  scribe
 	buf     [][]byte
-	said    bool // something of the answer
 	begun   bool // the client has seen a part of it
 	store        // what is held back
 }
@@ -169,16 +160,8 @@ func (c *call) newSpeaker(a *route.Attempt, usage bool) *speaker {
 	return &speaker{out: &c.out, attempt: a, scribe: c.tongue.stream(a, usage)}
 }
 
-// usage takes what an invisible event tells.
-func (s *speaker) usage(ev llm.Event) { s.scribe.Append(nil, llm.Event{Usage: ev.Usage}) }
-
-// say writes and flushes one event, unless it is held back.
+// say writes and flushes one event, unless it is held back, or the client's dialect shows nothing of it.
 func (s *speaker) say(ev llm.Event) error {
-	if s.said = true; !s.back {
-		if err := s.begin(); err != nil {
-			return err
-		}
-	}
 	s.buf = s.scribe.Append(s.buf[:0], ev)
 	return s.send()
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,8 +60,8 @@ func TestAClockThatIsSetForwardWakesNoHeldJobEarly(t *testing.T) {
 }
 
 func TestAClockThatIsSetBackWakesNoHeldJobLate(t *testing.T) {
-	back := time.Now().Add(3 * time.Second)
-	s, p, clock := clocked(t, func() time.Time { return back })
+	back := sync.OnceValue(func() time.Time { return time.Now().Add(3 * time.Second) }) // since it is asked: to open a database takes its time
+	s, p, clock := clocked(t, back)
 	j := reach(t, s, submit(t, s, Spec{Prompt: "x", Deadline: "2h"}).ID, Held)
 	clock.Set(t, s.db, -time.Hour, times())
 	if late, err := s.Job(t.Context(), j.ID); err != nil || late.ResumeAt.Before(time.Now().Add(50*time.Minute)) {

@@ -8,8 +8,8 @@ import (
 // imageTokens is what a picture is taken for. Providers count between 258 (Gemini, per tile) and some 1600 (Anthropic).
 const imageTokens = 1000
 
-// costOf estimates what a request uses.
-func costOf(req *llm.Request) quota.Cost {
+// CostOf estimates what a request uses.
+func CostOf(req *llm.Request) quota.Cost {
 	bytes, images := 0, int64(0)
 	for _, m := range req.Messages {
 		for _, p := range m.Parts {

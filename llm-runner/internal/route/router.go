@@ -420,7 +420,7 @@ func uncounted(k llm.Kind) bool {
 // Stream implements llm.Provider. The first Event carries the Route.
 func (r *Router) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
 	return func(yield func(llm.Event, error) bool) {
-		ask := Ask{Model: req.Model, Project: req.Project, Requires: req.Requires, Cost: costOf(&req)}
+		ask := Ask{Model: req.Model, Project: req.Project, Requires: req.Requires, Cost: CostOf(&req)}
 		if waitedFor[req.Purpose] {
 			ask.Wait = moment
 		}
@@ -441,7 +441,7 @@ func (r *Router) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Even
 				}
 				told.Add(ev)
 				a.Learn(ev.Limits)
-				if !a.started && (ev.Text != "" || ev.Thinking != "" || ev.Call != nil || ev.Finish != "" || ev.Citations != nil) {
+				if !a.started && (ev.Text != "" || ev.Thinking != "" || ev.Redacted != "" || ev.Call != nil || ev.Finish != "" || ev.Citations != nil) {
 					a.First()
 					ev.Route = a.through(ev.Route)
 				} else if ev.Route != nil {

@@ -135,6 +135,16 @@ func TestAnAnswerIsRoutedAndBooked(t *testing.T) {
 	}
 }
 
+// Reasoning that only its model can read goes back with the results of tools, so it must come through, also as the first that comes.
+func TestAnAnswerThatBeginsWithSealedReasoningKeepsIt(t *testing.T) {
+	p := &answers{events: []llm.Event{{Redacted: "sealed"}, {Text: "hello"}, {Finish: llm.FinishStop}}}
+	h := newHouse(t, cloudTable, Member{Name: "home", Provider: p})
+	a, err := ask(h, "home")
+	if err != nil || len(a.Message.Parts) != 2 || a.Message.Parts[0].Thinking == nil || a.Message.Parts[0].Thinking.Redacted != "sealed" || a.Route == nil {
+		t.Errorf("%+v, %v", a, err)
+	}
+}
+
 func TestARefusalGoesToTheNamedFallbackAndIsRemembered(t *testing.T) {
 	groq := &answers{err: &llm.Error{Kind: llm.Quota, Message: "rate limit reached", Until: time.Now().Add(time.Hour)}}
 	h := newHouse(t, cloudTable, Member{Name: "groq", Cloud: true, Provider: groq}, Member{Name: "home", Provider: says("home")})

@@ -65,7 +65,7 @@ type block struct {
 	Name      string          `json:"name"`
 	Input     json.RawMessage `json:"input"`
 	ToolUseID string          `json:"tool_use_id"`
-	Content   content         `json:"content"`
+	Content   json.RawMessage `json:"content"` // of tool_result, read by result: each reading goes one block deep
 	IsError   bool            `json:"is_error"`
 }
 
@@ -130,14 +130,14 @@ func ParseRequest(b []byte) (llm.Request, error) {
 		return llm.Request{}, errors.New("container: is Anthropic's own service; leave it out")
 	}
 	req := llm.Request{Model: in.Model, MaxTokens: in.MaxTokens, Temperature: in.Temperature, TopP: in.TopP, Stop: in.Stop}
-	system, err := in.System.parts("system", nil)
+	names := map[string]string{} // of called tools, by id
+	system, err := in.System.parts("system", names)
 	if err != nil {
 		return req, err
 	}
 	if len(system) > 0 {
 		req.Messages = append(req.Messages, llm.Message{Role: llm.System, Parts: system})
 	}
-	names := map[string]string{} // of called tools, by id
 	for i, m := range in.Messages {
 		at := fmt.Sprintf("messages[%d]", i)
 		role, known := map[string]llm.Role{"user": llm.User, "assistant": llm.Assistant, "system": llm.System}[m.Role]
@@ -263,15 +263,13 @@ func (c content) parts(at string, names map[string]string) (parts []llm.Part, er
 			if b.Name == "" {
 				return nil, fmt.Errorf("%s.name: is missing", at)
 			}
-			if names != nil {
-				names[b.ID] = b.Name
-			}
+			names[b.ID] = b.Name
 			p.Call = &llm.ToolCall{ID: b.ID, Name: b.Name, Arguments: string(b.Input)}
 		case "tool_result":
 			if b.ToolUseID == "" {
 				return nil, fmt.Errorf("%s.tool_use_id: is missing", at)
 			}
-			said, seen, err := b.Content.result(at + ".content")
+			said, seen, err := result(b.Content, at+".content")
 			if err != nil {
 				return nil, err
 			}
@@ -287,17 +285,27 @@ func (c content) parts(at string, names map[string]string) (parts []llm.Part, er
 }
 
 // result reads what a tool returned: its text, and its pictures, which our words have beside it.
-func (c content) result(at string) (text string, pictures []llm.Part, err error) {
-	parts, err := c.parts(at, nil)
-	if err != nil {
-		return "", nil, err
+func result(b json.RawMessage, at string) (text string, pictures []llm.Part, err error) {
+	var c content
+	if len(b) > 0 {
+		if err := json.Unmarshal(b, &c); err != nil { // it was valid JSON when the body was read
+			return "", nil, fmt.Errorf("%s: must be a string or a list of blocks", at)
+		}
 	}
 	var s strings.Builder
-	for _, p := range parts {
-		if p.Image != nil {
+	for i, block := range c {
+		switch block.Type {
+		case "text":
+			s.WriteString(block.Text)
+		case "image":
+			p := llm.Part{}
+			if p.Image, err = block.Source.image(); err != nil {
+				return "", nil, fmt.Errorf("%s[%d].source: %w", at, i, err)
+			}
 			pictures = append(pictures, p)
+		default:
+			return "", nil, fmt.Errorf("%s[%d].type: %q is not supported here; text and image are", at, i, block.Type)
 		}
-		s.WriteString(p.Text)
 	}
 	return s.String(), pictures, nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
 )
@@ -45,17 +46,33 @@ func TestAConversationIsRead(t *testing.T) {
 
 func TestWhatCannotBeDoneIsNamed(t *testing.T) {
 	for body, says := range map[string]string{
-		`{"messages":[{"role":"user","content":"x"}],"top_k":5}`:                                                         "top_k:",
-		`{"messages":[{"role":"robot","content":"x"}]}`:                                                                  `messages[0].role: "robot"`,
-		`{"messages":[{"role":"user","content":[{"type":"document"}]}]}`:                                                 `messages[0].content[0].type: "document"`,
-		`{"messages":[{"role":"user","content":[{"type":"tool_result","content":"x"}]}]}`:                                "messages[0].content[0].tool_use_id: is missing",
-		`{"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"file:///etc/passwd"}}]}]}`: "messages[0].content[0].source: must be",
-		`{"messages":[{"role":"user","content":"x"}],"thinking":{"type":"loud"}}`:                                        `thinking.type: "loud"`,
+		`{"messages":[{"role":"user","content":"x"}],"top_k":5}`:                                                                                                    "top_k:",
+		`{"messages":[{"role":"robot","content":"x"}]}`:                                                                                                             `messages[0].role: "robot"`,
+		`{"messages":[{"role":"user","content":[{"type":"document"}]}]}`:                                                                                            `messages[0].content[0].type: "document"`,
+		`{"messages":[{"role":"user","content":[{"type":"tool_result","content":"x"}]}]}`:                                                                           "messages[0].content[0].tool_use_id: is missing",
+		`{"messages":[{"role":"user","content":[{"type":"image","source":{"type":"url","url":"file:///etc/passwd"}}]}]}`:                                            "messages[0].content[0].source: must be",
+		`{"messages":[{"role":"user","content":[{"type":"tool_result","tool_use_id":"a","content":5}]}]}`:                                                           "messages[0].content[0].content: must be a string",
+		`{"messages":[{"role":"user","content":[{"type":"tool_result","tool_use_id":"a","content":[{"type":"tool_result","tool_use_id":"b","content":"lost"}]}]}]}`: `messages[0].content[0].content[0].type: "tool_result"`,
+		`{"messages":[{"role":"user","content":"x"}],"thinking":{"type":"loud"}}`:                                                                                   `thinking.type: "loud"`,
 		`{"messages":"x"}`: "messages: must not be a string",
 	} {
 		if _, err := ParseRequest([]byte(body)); err == nil || !strings.HasPrefix(err.Error(), says) {
 			t.Errorf("%s: %v, want %s", body, err, says)
 		}
+	}
+}
+
+// However deep blocks stand in blocks, a body is read a few times and not once for each.
+func TestADeepBodyIsReadAtOnce(t *testing.T) {
+	const deep = 4000
+	body := `{"messages":[{"role":"user","content":[` + strings.Repeat(`{"type":"tool_result","tool_use_id":"a","content":[`, deep) +
+		`{"type":"text","text":"` + strings.Repeat("x", 1<<20) + `"}` + strings.Repeat("]}", deep) + `]}]}`
+	began := time.Now()
+	if _, err := ParseRequest([]byte(body)); err == nil || !strings.Contains(err.Error(), `"tool_result" is not supported here`) {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 10*time.Second { // it takes some hundredths; once for each, a minute
+		t.Errorf("reading a megabyte took %s", took)
 	}
 }
 

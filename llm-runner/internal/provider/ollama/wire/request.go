@@ -9,6 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"strings"
 
 	"home.arpa/lab/llm-runner/internal/llm"
@@ -89,10 +91,9 @@ func ParseChat(b []byte) (llm.Request, error) {
 	if err != nil {
 		return req, err
 	}
-	ids := map[string]string{} // of the last call of each tool, where the client tells none
-	calls := 0
+	var all calls
 	for i, m := range in.Messages {
-		msg, err := m.words(ids, &calls)
+		msg, err := m.words(&all)
 		if err != nil {
 			return req, fmt.Errorf("messages[%d].%w", i, err)
 		}
@@ -168,16 +169,36 @@ func parse(b []byte) (in request, req llm.Request, err error) {
 	return in, req, nil
 }
 
-func (m message) words(ids map[string]string, calls *int) (out llm.Message, err error) {
+// calls are those of a conversation so far.
+type calls struct {
+	made int
+	open []llm.ToolCall // of the last message that made some: nothing has answered them yet
+}
+
+// answered is the call that a result answers: that of its id, or else the first of its tool that is open, or of all, where the client tells no
+// name. Results come in the order of their calls, and few clients send the ids back.
+func (c *calls) answered(m message) llm.ToolCall {
+	i := slices.IndexFunc(c.open, func(open llm.ToolCall) bool {
+		if m.CallID != "" {
+			return open.ID == m.CallID
+		}
+		return m.ToolName == "" || open.Name == m.ToolName
+	})
+	if i < 0 {
+		return llm.ToolCall{ID: m.CallID, Name: m.ToolName}
+	}
+	call := c.open[i]
+	c.open = slices.Delete(c.open, i, i+1)
+	return call
+}
+
+func (m message) words(all *calls) (out llm.Message, err error) {
 	switch m.Role {
 	case "system", "user", "assistant":
 		out.Role = llm.Role(m.Role)
 	case "tool":
-		id := m.CallID
-		if id == "" {
-			id = ids[m.ToolName]
-		}
-		return llm.Message{Role: llm.Tool, Parts: []llm.Part{{Result: &llm.ToolResult{ID: id, Name: m.ToolName, Text: m.Content}}}}, nil
+		call := all.answered(m)
+		return llm.Message{Role: llm.Tool, Parts: []llm.Part{{Result: &llm.ToolResult{ID: call.ID, Name: call.Name, Text: m.Content}}}}, nil
 	default:
 		return out, fmt.Errorf("role: %q is not one of system, user, assistant, tool", m.Role)
 	}
@@ -192,17 +213,21 @@ func (m message) words(ids map[string]string, calls *int) (out llm.Message, err 
 		return out, err
 	}
 	out.Parts = append(out.Parts, pictures...)
+	if len(m.Calls) > 0 {
+		all.open = nil // results come before the next calls: what has none by now gets none
+	}
 	for i, c := range m.Calls {
 		if c.Function.Name == "" {
 			return out, fmt.Errorf("tool_calls[%d].function.name: is missing", i)
 		}
 		id := c.ID
 		if id == "" {
-			id = fmt.Sprintf("call_%d", *calls)
+			id = fmt.Sprintf("call_%d", all.made)
 		}
-		*calls++
-		ids[c.Function.Name], ids[""] = id, id
-		out.Parts = append(out.Parts, llm.Part{Call: &llm.ToolCall{ID: id, Name: c.Function.Name, Arguments: string(c.Function.Arguments)}})
+		all.made++
+		made := llm.ToolCall{ID: id, Name: c.Function.Name, Arguments: string(c.Function.Arguments)}
+		all.open = append(all.open, made)
+		out.Parts = append(out.Parts, llm.Part{Call: &made})
 	}
 	return out, nil
 }
@@ -213,7 +238,7 @@ func images(list []string) (parts []llm.Part, err error) {
 		if err != nil || len(data) == 0 {
 			return nil, fmt.Errorf("images[%d]: is not valid base64", i)
 		}
-		parts = append(parts, llm.Part{Image: &llm.Image{Data: data}})
+		parts = append(parts, llm.Part{Image: &llm.Image{MIME: http.DetectContentType(data), Data: data}})
 	}
 	return parts, nil
 }

@@ -28,6 +28,37 @@ func TestAConversationIsRead(t *testing.T) {
 	}
 }
 
+// Clients that send no ids back answer calls in their order; those that do, in any. Other dialects want each call answered by its id.
+func TestEachResultAnswersItsOwnCall(t *testing.T) {
+	for results, want := range map[string]string{
+		`{"role":"tool","tool_name":"f"},{"role":"tool","tool_name":"g"},{"role":"tool","tool_name":"f"}`:           "a=f c=g b=f",
+		`{"role":"tool"},{"role":"tool"},{"role":"tool"}`:                                                           "a=f b=f c=g",
+		`{"role":"tool","tool_call_id":"b"},{"role":"tool","tool_name":"f"},{"role":"tool","tool_call_id":"c"}`:     "b=f a=f c=g",
+		`{"role":"tool","tool_name":"g"},{"role":"tool","tool_name":"g"},{"role":"tool","tool_call_id":"stranger"}`: "c=g =g stranger=",
+	} {
+		req, err := ParseChat([]byte(`{"messages":[{"role":"assistant","tool_calls":[{"id":"unanswered","function":{"name":"f"}}]},{"role":"assistant","tool_calls":[{"id":"a","function":{"name":"f"}},{"id":"b","function":{"name":"f"}},{"id":"c","function":{"name":"g"}}]},` + results + `]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, m := range req.Messages[2:] {
+			got = append(got, m.Parts[0].Result.ID+"="+m.Parts[0].Result.Name)
+		}
+		if s := strings.Join(got, " "); s != want {
+			t.Errorf("%s: %s, want %s", results, s, want)
+		}
+	}
+}
+
+// A picture comes without its type, which other dialects have to tell.
+func TestAPictureHasItsType(t *testing.T) {
+	const dot = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+	req, err := ParseGenerate([]byte(`{"prompt":"see","images":["` + dot + `"]}`))
+	if err != nil || req.Messages[0].Parts[1].Image.MIME != "image/png" {
+		t.Errorf("%+v, %v", req, err)
+	}
+}
+
 func TestWhatCannotBeDoneIsNamed(t *testing.T) {
 	for body, says := range map[string]string{
 		`{"messages":[{"role":"robot","content":"x"}]}`:               `messages[0].role: "robot"`,
