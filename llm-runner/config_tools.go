@@ -183,7 +183,7 @@ func (v *validator) login(key, name string, s *MCPServerConfig) {
 		{"client_id", s.ClientID != "", s.OAuth, "is for oauth: true"},
 		{"grant", !person, s.OAuth, "is for oauth: true"},
 		{"dpop", s.DPoP, s.OAuth, "is for oauth: true"},
-		{"issuer", s.Issuer != "", s.OAuth, "is for oauth: true"},
+		{"issuer", s.Issuer != "", s.OAuth && (!person || s.ClientID != ""), "is for oauth: true with a client_id or a grant: a program that registers itself has nothing that only one may see"},
 		{"client_metadata", s.Metadata != "", person, "is for logins by a person: remove it, or grant"},
 		{"client_key", s.ClientKey != "", !person && !enterprise, "is for grant: client_credentials or jwt_bearer"},
 		{"token_file", s.TokenFile != "", workload || enterprise, "is for grant: jwt_bearer or enterprise"},
@@ -208,6 +208,9 @@ func (v *validator) login(key, name string, s *MCPServerConfig) {
 		if c.need && !c.set {
 			v.fault(key+"."+c.key, "%s", c.why)
 		}
+	}
+	if person && s.ClientSecret != "" && s.Issuer == "" {
+		v.warn(key+".client_secret", "goes to whoever the server names as its issuer: write issuer, and nobody else gets it")
 	}
 	if s.ClientSecret != "" && s.ClientKey != "" {
 		v.fault(key, "has both client_secret and client_key: remove one")

@@ -222,6 +222,38 @@ func TestAPlainQuestionGoesStraightAndIsKeptStepByStep(t *testing.T) {
 	}
 }
 
+// alone answers from the library's parts, put together without a graph.
+type alone struct {
+	notes  *library.Vault
+	model  llm.Provider
+	writes bool
+}
+
+func (a alone) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
+	return func(yield func(llm.Event, error) bool) {
+		show := func(ev llm.Event) bool { return yield(ev, nil) }
+		var all []library.Numbered
+		var draft *library.Draft
+		var end llm.Event
+		q, err := library.NewQuestion(req)
+		if err != nil {
+			yield(end, err)
+			return
+		}
+		leads, err := a.notes.Look(ctx, q, a.writes)
+		if err == nil && a.writes {
+			all, _, err = a.notes.Gather(ctx, q, leads)
+		}
+		if err == nil && len(all) > 0 {
+			draft, err = a.notes.Write(ctx, q, "m", all, func(req llm.Request) iter.Seq2[llm.Event, error] { return a.model.Stream(ctx, req) }, show)
+		}
+		if err == nil {
+			end, err = a.notes.Close(ctx, q, leads, draft, show)
+		}
+		yield(end, err)
+	}
+}
+
 // What the graph answers straight on is what the library alone answers, to the byte: with a model, with one that finds nothing, with one that is busy, without.
 func TestTheStraightWaySaysWhatTheLibrarySays(t *testing.T) {
 	busy := &llm.BusyError{Provider: "house", Reason: "5 of 5 are used", Kind: llm.Quota}
@@ -247,8 +279,7 @@ func TestTheStraightWaySaysWhatTheLibrarySays(t *testing.T) {
 			q, l, _ := straight(t, c)
 			writes := func(llm.Request) (string, bool) { return "m", tt.writes != "-" }
 			q.Model = writes
-			alone := library.NewVault(l, nil)
-			alone.WriteBy(library.Writer{Provider: c, Model: writes})
+			alone := alone{library.NewVault(l, nil), c, tt.writes != "-"}
 			req := asksVault(tt.asked, "")
 			req.Purpose = tt.purpose
 			want, err := llm.Collect(alone.Stream(t.Context(), req))
@@ -276,6 +307,11 @@ func TestTheStraightWaySaysWhatTheLibrarySays(t *testing.T) {
 	req.Purpose = "job"
 	if _, err := llm.Collect(q.Vault().Stream(t.Context(), req)); err != error(busy) { //nolint:errorlint // the very one
 		t.Errorf("%v", err)
+	}
+	asked, quotes := len(c.asked), asksVault(anode, "")
+	quotes.Model = library.Quotes
+	if a, err := llm.Collect(q.Vault().Stream(t.Context(), quotes)); err != nil || len(a.Citations) == 0 || len(c.asked) != asked {
+		t.Errorf("%+v, %v: passages need no model", a, err)
 	}
 	c.fail, c.writes = nil, `Three [1: "three years"].`
 	if a, err := llm.Collect(q.Vault().Stream(t.Context(), req)); err != nil || a.Message.Text() != "Three [1]." {
@@ -449,8 +485,7 @@ func BenchmarkFirstWord(b *testing.B) {
 	}
 	l := notes(b, files)
 	writes := func(llm.Request) (string, bool) { return "m", true }
-	alone := library.NewVault(l, nil)
-	alone.WriteBy(library.Writer{Provider: house, Model: writes})
+	alone := alone{library.NewVault(l, nil), house, true}
 	st, _ := newStore(b)
 	q := &Inquiries{Store: st, Reader: house, Notes: library.NewVault(l, nil), Orders: l.Orders, Model: writes}
 	for name, p := range map[string]llm.Provider{"library": alone, "graph": q.Vault()} {

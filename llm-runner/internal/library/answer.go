@@ -13,12 +13,11 @@ import (
 // Model is the name of the one model of a Vault, and by custom of the provider too.
 const Model = "vault"
 
-// A Vault answers from the notes. A model writes the answer where there is one (see WriteBy), and each of its citations is checked; else the
-// passages are the answer, quoted byte for byte, each read again from its file at that moment, at no cost.
+// A Vault answers from the notes. As a provider it gives the passages, quoted byte for byte, each read again from its file at that moment, at no cost.
+// Look, Ranking, Gather, Write and Close are the parts of an answer that a model writes, each citation of which is checked.
 type Vault struct {
 	library   *Library
 	connected func() bool
-	writer    Writer
 }
 
 // NewVault returns the provider that answers from l. connected says whether any model could answer instead; while it
@@ -57,9 +56,8 @@ const (
 		"or name a provider in `runner.yaml`, and start the runner again.\n"
 )
 
-// Stream implements llm.Provider. The answer is Markdown. Without a model: one sentence, then each passage as a quote with its number,
-// path and heading below it. With one: its words, the numbers of their citations, and what did not hold. The n-th Citation of the stream is the
-// passage numbered [n].
+// Stream implements llm.Provider. The answer is Markdown: one sentence, then each passage as a quote with its number, path and heading below it. The n-th
+// Citation of the stream is the passage numbered [n].
 func (v *Vault) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Event, error] {
 	return func(yield func(llm.Event, error) bool) {
 		started := false
@@ -105,27 +103,14 @@ func (v *Vault) reply(ctx context.Context, req llm.Request, show func(llm.Event)
 	if err != nil {
 		return end, err
 	}
-	model, writes := v.writes(req)
-	leads, err := v.Look(ctx, q, writes)
+	leads, err := v.Look(ctx, q, false)
 	if err != nil {
 		return end, err
 	}
 	if leads, err = v.ranked(ctx, q, leads); err != nil {
 		return end, err
 	}
-	var d *Draft
-	if writes {
-		all, _, err := v.Gather(ctx, q, leads)
-		if err != nil {
-			return end, err
-		}
-		if len(all) > 0 {
-			if d, err = v.Write(ctx, q, model, all, func(ask llm.Request) iter.Seq2[llm.Event, error] { return v.writer.Provider.Stream(ctx, ask) }, show); err != nil {
-				return end, err
-			}
-		}
-	}
-	return v.Close(ctx, q, leads, d, show)
+	return v.Close(ctx, q, leads, nil, show)
 }
 
 // Close shows what stands below the words of a model, or the passages in their place, and returns the last event of the answer. d is what a model made
@@ -163,14 +148,6 @@ func (v *Vault) Close(ctx context.Context, q Question, leads []Lead, d *Draft, s
 		}
 	}
 	return end, nil
-}
-
-// writes says which model writes the answer to req.
-func (v *Vault) writes(req llm.Request) (model string, ok bool) {
-	if req.Model == Quotes || v.writer.Provider == nil {
-		return "", false
-	}
-	return v.writer.Model(req)
 }
 
 // quoted returns the passages as an answer, in pieces, each with its Citation. d is what a model made of them before; nil: none was asked.

@@ -13,16 +13,6 @@ import (
 // Quotes is the other name that a Vault answers to: passages, whoever could write.
 const Quotes = "quotes"
 
-// A Writer is who writes answers from passages: the model that Model names, asked of Provider, a router. ok false: nobody does now, and the
-// passages are the answer. What Privacy hides is marked in the request; the router leaves it out for cloud providers.
-type Writer struct {
-	Provider llm.Provider
-	Model    func(req llm.Request) (model string, ok bool)
-}
-
-// WriteBy has a model write the answers from now on. It is called before the first request.
-func (v *Vault) WriteBy(w Writer) { v.writer = w }
-
 const (
 	// forPrompt is how many characters of passages a prompt holds together: the budget at which quoting is measured (eval.MeasureSpans).
 	forPrompt   = 4000

@@ -41,7 +41,7 @@ func TestAgentsInTheBrowser(t *testing.T) {
 				tab.Run(screen(size[0], size[1]),
 					browsertest.Set(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}}),
 					chromedp.Navigate(r.server.URL+path), chromedp.WaitReady(chromedp.CSS("html.scripted")))
-				tab.Until(`document.documentElement.scrollWidth <= innerWidth`)
+				tab.Until(`document.documentElement.scrollWidth <= document.documentElement.clientWidth`)
 				if dir := os.Getenv("SCREENSHOTS"); dir != "" {
 					if err := os.MkdirAll(dir, 0o755); err != nil {
 						t.Fatal(err)

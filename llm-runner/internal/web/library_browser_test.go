@@ -102,7 +102,7 @@ func TestTheLibraryInABrowser(t *testing.T) {
 				tab.Run(screen(size[0], size[1]),
 					browsertest.Set(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}}),
 					chromedp.Navigate(server.URL+path), scripted)
-				tab.Until(`document.documentElement.scrollWidth <= innerWidth`)
+				tab.Until(`document.documentElement.scrollWidth <= document.documentElement.clientWidth`)
 				if shots != "" {
 					tab.Run(chromedp.Sleep(200 * time.Millisecond))
 					capture(t, tab, shots, fmt.Sprintf("%s-%d-%s.png", name, size[0], theme))

@@ -92,7 +92,7 @@ func TestProgressInABrowser(t *testing.T) {
 			star.querySelector('.star').textContent === '★' && box(star.querySelector('.star')).right <= box(star.querySelector('.all')).left + 4;
 	})()`)
 	// It scrolls in its own box, and the sign-offs of the gate are numbered one to twelve.
-	x.Until(`(e => e.scrollWidth > e.clientWidth)(document.querySelector('.gantt').parentElement) && document.documentElement.scrollWidth <= innerWidth`)
+	x.Until(`(e => e.scrollWidth > e.clientWidth)(document.querySelector('.gantt').parentElement) && document.documentElement.scrollWidth <= document.documentElement.clientWidth`)
 	x.Until(`(l => l.length === 12 && l.every(d => getComputedStyle(d, '::before').content.includes('counter(sign)') && getComputedStyle(d, '::before').counterIncrement === 'sign 1'))([...document.querySelectorAll('.signoffs > li > div')]) && getComputedStyle(document.querySelector('.signoffs')).counterReset === 'sign 0'`)
 	x.Run(browsertest.Script(`document.querySelector('.signoffs').scrollIntoView()`))
 	picture(t, x, "signoffs-390-light.png")

@@ -106,7 +106,7 @@ func (s *Site) readRun(r *http.Request) (p runPage, err error) {
 	}
 	shape := s.Inquiries.Graph().Shape()
 	for _, x := range steps {
-		v := runStep{StepRow: x, Took: x.Ended.Sub(x.Began)}
+		v := runStep{StepRow: x, Took: max(x.Ended.Sub(x.Began), time.Millisecond)}
 		if x.Ended.IsZero() {
 			v.Took = 0
 		}
@@ -217,6 +217,7 @@ const (
 	runRow, runBox, runLeft, runWide = 48, 30, 16, 150
 	runTop                           = 2
 	runArc                           = 22 // how far each further way around stands out
+	runArcs                          = 5  // of them beside each other
 )
 
 // drawRun draws the nodes of a graph below each other, what a run did in them, and the ways it took.
@@ -244,8 +245,16 @@ func drawRun(shape graph.Shape, steps []graph.StepRow, paused bool) template.HTM
 		}
 		d.note = x.Note
 	}
+	arcs := 0 // beside each other at most
+	for i, n := range shape.Nodes {
+		for _, to := range n.To {
+			if to != graph.End && at[to] != i+1 {
+				arcs = min(arcs+1, runArcs)
+			}
+		}
+	}
 	var ways, boxes strings.Builder
-	out := 0
+	out, text := 0, runLeft+runWide+16+runArc*arcs
 	for i, n := range shape.Nodes {
 		top := runTop + i*runRow
 		for _, to := range n.To {
@@ -260,7 +269,7 @@ func drawRun(shape graph.Shape, steps []graph.StepRow, paused bool) template.HTM
 				fmt.Fprintf(&ways, `<path class="%s" d="M%d %dV%d"/>`, class, runLeft+runWide/2, top+runBox, top+runRow)
 			default:
 				out++
-				x := runLeft + runWide + 12 + runArc*((out-1)%5)
+				x := runLeft + runWide + 12 + runArc*((out-1)%runArcs)
 				fmt.Fprintf(&ways, `<path class="%s" d="M%d %dH%dV%dH%d"/>`, class, runLeft+runWide, top+runBox/2+4, x, runTop+k*runRow+runBox/2-4, runLeft+runWide+2)
 			}
 		}
@@ -272,7 +281,7 @@ func drawRun(shape graph.Shape, steps []graph.StepRow, paused bool) template.HTM
 				says = "waits for you"
 			}
 		case d.times > 0:
-			class, says = "did", max(d.took, time.Millisecond).Round(time.Millisecond).String()
+			class, says = "did", took(max(d.took, time.Millisecond))
 		}
 		if d.times > 1 {
 			says = fmt.Sprintf("%s, %d times", says, d.times)
@@ -281,7 +290,7 @@ func drawRun(shape graph.Shape, steps []graph.StepRow, paused bool) template.HTM
 			says += ": " + d.note
 		}
 		fmt.Fprintf(&boxes, `<g class="%s"><rect x="%d" y="%d" width="%d" height="%d" rx="4"/><text x="%d" y="%d" text-anchor="middle">%s</text><text class="says" x="%d" y="%d">%s</text></g>`,
-			class, runLeft, top, runWide, runBox, runLeft+runWide/2, top+20, html.EscapeString(n.Name), runLeft+runWide+16+runArc*5, top+20, html.EscapeString(short(says, 60)))
+			class, runLeft, top, runWide, runBox, runLeft+runWide/2, top+20, html.EscapeString(n.Name), text, top+20, html.EscapeString(short(says, 60)))
 	}
 	names := make([]string, 0, len(steps))
 	for _, x := range steps {
@@ -289,7 +298,7 @@ func drawRun(shape graph.Shape, steps []graph.StepRow, paused bool) template.HTM
 			names = append(names, x.Node)
 		}
 	}
-	width, height := runLeft+runWide+16+runArc*5+420, runTop+len(shape.Nodes)*runRow
+	width, height := text+420, runTop+len(shape.Nodes)*runRow
 	return template.HTML(fmt.Sprintf(`<svg class="run" width="%d" height="%d" viewBox="0 0 %d %d" role="img" aria-label="The way of this run: %s">%s%s</svg>`, //nolint:gosec // texts are escaped above
 		width, height, width, height, html.EscapeString(strings.Join(slices.Clip(names), ", ")), ways.String(), boxes.String()))
 }

@@ -199,7 +199,7 @@ func TestAPageOutsideDoesNotLeadToAHostThatIsAllowedByName(t *testing.T) {
 func TestAnAddressOfThisMachineIsInsideWhereverItIs(t *testing.T) {
 	check := guarded(func() ([]net.Addr, error) {
 		return []net.Addr{&net.IPNet{IP: net.ParseIP("93.184.215.14"), Mask: net.CIDRMask(24, 32)}, &net.IPNet{IP: net.ParseIP("2606:4700::1111"), Mask: net.CIDRMask(64, 128)}}, nil
-	})
+	}, "")
 	for address, want := range map[string]bool{"93.184.215.14:80": false, "[::ffff:93.184.215.14]:80": false, "[2606:4700::1111]:443": false, "93.184.215.15:80": true, "[2606:4700::1]:443": true, "10.0.0.1:80": false} {
 		if err := check("tcp", address, nil); (err == nil) != want || err != nil && !errors.Is(err, ErrInside) {
 			t.Errorf("%s: %v", address, err)

@@ -40,30 +40,34 @@ func open(a netip.Addr) bool {
 	return !slices.ContainsFunc(inside, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// client returns an HTTP client that connects to the open internet only, and to the hosts named in allow. The address is looked at
-// when the connection is made, after the name was resolved, so a name that leads elsewhere the second time leads nowhere; the same
-// holds for every redirect. No proxy is used: it would connect in our place.
+// client returns an HTTP client that connects to the open internet only, and to the hosts named in allow; the same holds for every
+// redirect. No proxy is used: it would connect in our place.
 func client(allow []string, redirect func(*http.Request, []*http.Request) error) *http.Client {
-	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+	return &http.Client{
+		Transport: &http.Transport{DialContext: Dial(allow, "name its host in tools.fetch.allow if pages of it may be read"), ForceAttemptHTTP2: true,
+			TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: 15 * time.Second, MaxIdleConns: 8, IdleConnTimeout: 10 * time.Second, MaxResponseHeaderBytes: 64 << 10},
+		CheckRedirect: redirect,
+	}
+}
+
+// Dial returns what connects to the open internet only, and to the hosts named in allow. The address is looked at when the connection is
+// made, after the name was resolved, so a name that leads elsewhere the second time leads nowhere. cure is told with ErrInside.
+func Dial(allow []string, cure string) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {
 			return nil, err
 		}
 		d := &net.Dialer{Timeout: 5 * time.Second}
 		if !named(allow, host) {
-			d.Control = guarded(net.InterfaceAddrs)
+			d.Control = guarded(net.InterfaceAddrs, cure)
 		}
 		return d.DialContext(ctx, network, address)
-	}
-	return &http.Client{
-		Transport: &http.Transport{DialContext: dial, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: 15 * time.Second,
-			MaxIdleConns: 8, IdleConnTimeout: 10 * time.Second, MaxResponseHeaderBytes: 64 << 10},
-		CheckRedirect: redirect,
 	}
 }
 
 // guarded refuses a connection to an address inside, and to those of this machine, which own lists: what it serves may be for it alone.
-func guarded(own func() ([]net.Addr, error)) func(_, address string, _ syscall.RawConn) error {
+func guarded(own func() ([]net.Addr, error), cure string) func(_, address string, _ syscall.RawConn) error {
 	return func(_, address string, _ syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(address)
 		inside := err != nil || !open(a.Addr())
@@ -78,7 +82,7 @@ func guarded(own func() ([]net.Addr, error)) func(_, address string, _ syscall.R
 			})
 		}
 		if inside {
-			return fmt.Errorf("%s: %w: name its host in tools.fetch.allow if pages of it may be read", address, ErrInside)
+			return fmt.Errorf("%s: %w: %s", address, ErrInside, cure)
 		}
 		return nil
 	}

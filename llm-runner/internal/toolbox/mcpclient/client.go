@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"os/exec"
 	"slices"
 	"strings"
@@ -112,6 +113,8 @@ type server struct {
 	c     ServerConfig
 	retry chan struct{}                 // capacity 1: try again now
 	fetch auth.AuthorizationCodeFetcher // nil: a person logs in
+	// outward reaches those who give tokens.
+	outward http.RoundTripper
 
 	mu      sync.Mutex
 	state   toolbox.Server
@@ -121,7 +124,7 @@ type server struct {
 }
 
 func newServer(x *Client, c ServerConfig) *server {
-	return &server{x: x, c: c, retry: make(chan struct{}, 1),
+	return &server{x: x, c: c, retry: make(chan struct{}, 1), outward: outward(c),
 		state: toolbox.Server{Name: c.Name, Address: cmp.Or(c.URL, strings.Join(c.Command, " ")), State: "connecting", Since: time.Now()}}
 }
 
@@ -171,7 +174,7 @@ func (s *server) run(ctx context.Context) {
 		if time.Since(began) > 5*time.Minute {
 			wait = firstRetry
 		}
-		says := explain(err)
+		says := s.explain(err)
 		s.mu.Lock()
 		if last := s.words.last(s.c.Env); last != "" {
 			says += "; it last wrote: " + last
@@ -194,7 +197,7 @@ func (s *server) run(ctx context.Context) {
 }
 
 // explain is an error for people.
-func explain(err error) string {
+func (s *server) explain(err error) string {
 	if err == nil {
 		return "it ended the connection"
 	}
@@ -203,7 +206,7 @@ func explain(err error) string {
 	if errors.As(err, &missing) {
 		return fmt.Sprintf("there is no program %s: install it, or correct the command in mcp.servers; the container image has no programs, so there a server needs a url", missing.Name)
 	}
-	if strings.Contains(text, "401") || strings.Contains(text, "Unauthorized") {
+	if !s.c.OAuth && (strings.Contains(text, "401") || strings.Contains(text, "Unauthorized")) {
 		return text + ": it wants to know who we are: set headers or oauth: true in mcp.servers"
 	}
 	return text

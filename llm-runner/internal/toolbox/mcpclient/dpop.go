@@ -44,6 +44,9 @@ func (s *server) bindingKey() (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := os.Remove(s.tokenFile()); err != nil && !errors.Is(err, fs.ErrNotExist) { // a login that is bound to a key that is gone
+		return nil, fmt.Errorf("forget a login without its key: %w", err)
+	}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err == nil {
 		err = keep(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))

@@ -13,8 +13,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -255,6 +257,16 @@ func TestTokensAreBoundToAKeyThatIsKept(t *testing.T) {
 	}
 	if _, err := x.all[0].bindingKey(); err == nil || !strings.Contains(err.Error(), "delete it") {
 		t.Errorf("a key that is none: %v", err)
+	}
+	// With the key its login is gone: it cannot be renewed, whatever its issuer calls that.
+	if err := errors.Join(os.Remove(path), os.WriteFile(x.all[0].tokenFile(), []byte("{}"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := x.all[0].bindingKey(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(x.all[0].tokenFile()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the login of another key is still there: %v", err)
 	}
 }
 

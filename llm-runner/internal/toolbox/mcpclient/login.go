@@ -103,7 +103,7 @@ func (s *server) oauth(client *http.Client) (auth.OAuthHandler, error) {
 			return keep, err
 		},
 	}
-	if s.c.Metadata != "" {
+	if s.c.Metadata != "" && s.c.ClientID == "" { // else the SDK would show that one, to any issuer
 		c.ClientIDMetadataDocumentConfig = &auth.ClientIDMetadataDocumentConfig{URL: s.c.Metadata}
 	}
 	if s.c.ClientID != "" {
