@@ -176,6 +176,27 @@ func TestCommitsTellAWayUpAndAreReadOnce(t *testing.T) {
 	}
 }
 
+// A page of many projects asks for all of them at once, which is not as many processes at once.
+func TestCommitsOfManyNotesAreReadOneAfterTheOther(t *testing.T) {
+	c, dir := newCommits(t.TempDir()), t.TempDir()
+	c.program = filepath.Join(dir, "git")
+	script := "#!/bin/sh\nmkdir '" + dir + "/at-work' || echo two >> '" + dir + "/beside'\nsleep 0.02\necho 0123\nrmdir '" + dir + "/at-work'\n"
+	if err := os.WriteFile(c.program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var waits []<-chan struct{}
+	for i := range 6 {
+		_, _, wait := c.look(fmt.Sprintf("%d.md", i))
+		waits = append(waits, wait)
+	}
+	for _, wait := range waits {
+		<-wait
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "beside")); err == nil {
+		t.Errorf("%s", text)
+	}
+}
+
 func TestWhyThereAreNoCommitsIsSaid(t *testing.T) {
 	none := newCommits(t.TempDir())
 	none.program = "no-such-program-of-git"
@@ -211,6 +232,38 @@ func TestARepositoryRunsNothing(t *testing.T) {
 	}
 	if _, err := os.Stat(ran); err == nil {
 		t.Error("something ran")
+	}
+	// A commit of which a part is said to be elsewhere, and a git that does not know how to be told to leave it there.
+	old := filepath.Join(t.TempDir(), "git")
+	if err := os.WriteFile(old, []byte("#!/bin/sh\nunset GIT_NO_LAZY_FETCH\nexec git \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	objects, err := filepath.Glob(filepath.Join(r.dir, ".git/objects/??/*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range objects { // all but the commit
+		cmd := exec.CommandContext(t.Context(), "git", "cat-file", "-t", filepath.Base(filepath.Dir(at))+filepath.Base(at))
+		cmd.Dir = r.dir
+		if kind, err := cmd.Output(); err == nil && strings.TrimSpace(string(kind)) != "commit" {
+			os.Remove(at) //nolint:errcheck // it is seen below
+		}
+	}
+	for key, value := range map[string]string{"core.repositoryFormatVersion": "1", "extensions.partialClone": "origin", "remote.origin.promisor": "true", "remote.origin.uploadpack": "touch " + ran + ";",
+		"protocol.allow": "always", "protocol.file.allow": "always", "protocol.ext.allow": "always"} {
+		r.git("2026-01-02", "config", key, value)
+	}
+	for _, url := range []string{r.dir, "ext::sh -c touch% " + ran} {
+		r.git("2026-01-02", "config", "remote.origin.url", url)
+		c := newCommits(r.dir)
+		c.program = old
+		if days, says := read(t, c, "a.md"); len(days) != 0 || says == "" {
+			t.Errorf("%v, %q", days, says)
+		}
+		if _, err := os.Stat(ran); err == nil {
+			t.Errorf("what is at %s ran", url)
+			os.Remove(ran) //nolint:errcheck // for the next
+		}
 	}
 }
 
