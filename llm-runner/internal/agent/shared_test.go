@@ -21,6 +21,8 @@ func TestOnPostgres(t *testing.T) {
 		"delivered": TestARunIsDeliveredToEachPlaceOnce, "away": TestAPlaceThatIsAwayIsTriedAgainAndTheModelIsNot, "overlap": TestRunsOfOneAgentNeverOverlap,
 		"paused": TestPausedAgentsRestAndMakeUpForNothing, "dry": TestADryRunDeliversNothing, "busy": TestABusyProviderHoldsARunAndItGoesOn, "fails": TestARunThatFailsForGoodIsTold,
 		"briefing": TestABriefingByRulesIsWorthReading, "research": TestResearchSaysWhatIsNew, "calls": TestAgentsCallEachOther, "budget": TestABudgetEndsInTheBestAnswerSoFar,
+		"called": TestAnAgentThatIsCalledWaitsForItsOwnRun, "own run": TestAnAgentsOwnRunWaitsUntilItHasWorkedForAnother, "circle": TestAgentsThatCallEachOtherAtOnceDoNotWaitForEver,
+		"over": TestACallThatIsOverLeavesItsAgentFree,
 	} {
 		t.Run(name, test)
 	}
