@@ -77,6 +77,23 @@ func (r *repo) git(day string, args ...string) {
 	}
 }
 
+// sign gives the last commit a signature, for whose check git would start gpg.program.
+func (r *repo) sign() {
+	r.Helper()
+	git := func(in string, args ...string) string {
+		cmd := exec.CommandContext(r.Context(), "git", args...)
+		cmd.Dir, cmd.Stdin = r.dir, strings.NewReader(in)
+		out, err := cmd.Output()
+		if err != nil {
+			r.Fatalf("git %v: %v", args, err)
+		}
+		return string(out)
+	}
+	head, words, _ := strings.Cut(git("", "cat-file", "commit", "HEAD"), "\n\n")
+	const signature = "\ngpgsig -----BEGIN PGP SIGNATURE-----\n \n eA==\n -----END PGP SIGNATURE-----\n\n"
+	git("", "update-ref", "HEAD", strings.TrimSpace(git(head+signature+words, "hash-object", "-t", "commit", "-w", "--stdin")))
+}
+
 func (r *repo) commit(day, file, text string) {
 	r.Helper()
 	path := filepath.Join(r.dir, file)
@@ -219,11 +236,15 @@ func TestARepositoryRunsNothing(t *testing.T) {
 	}
 	r := newRepo(t)
 	r.commit("2026-01-02", "a.md", "- [ ] a\n")
-	ran := filepath.Join(t.TempDir(), "ran")
+	ran, evil := filepath.Join(t.TempDir(), "ran"), filepath.Join(t.TempDir(), "evil")
+	if err := os.WriteFile(evil, []byte("#!/bin/sh\ntouch '"+ran+"'\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for _, key := range []string{"core.fsmonitor", "core.pager", "gpg.program", "diff.external", "diff.evil.textconv", "filter.evil.smudge", "core.sshCommand"} {
-		r.git("2026-01-02", "config", key, "touch "+ran+"; echo")
+		r.git("2026-01-02", "config", key, evil) // some are given to a shell, some are not
 	}
 	r.git("2026-01-02", "config", "log.showSignature", "true")
+	r.sign()
 	if err := os.WriteFile(filepath.Join(r.dir, ".gitattributes"), []byte("*.md diff=evil filter=evil\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
