@@ -259,3 +259,33 @@ func TestACallThatIsOverLeavesItsAgentFree(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A run that was queued while its agent rested comes to begin when that works for another: it waits for its turn again, and then has it.
+func TestARunThatComesToBeginTooLateWaitsAgain(t *testing.T) {
+	o := newOffice(t)
+	boss := o.asks("boss")
+	o.expect("Boss")
+	o.let["Boss"] <- struct{}{}
+	o.expect("Clerk")
+	clerk := o.asks("clerk")
+	r, err := o.change(t.Context(), clerk.ID, func(_ *transaction, x *Run) error {
+		x.State, x.call = Queued, x.call+1
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.begin(t.Context(), clerk.ID, r.call); !errors.Is(err, errStale) {
+		t.Errorf("it begins beside the run that was called: %v", err)
+	}
+	if now := o.detail(clerk.ID); now.State != Planned || !now.Started.IsZero() {
+		t.Errorf("%+v", now.Run)
+	}
+	o.let["Clerk"] <- struct{}{}
+	o.ends(boss.ID)
+	o.expect("Clerk")
+	o.let["Clerk"] <- struct{}{}
+	if r := o.ends(clerk.ID); r.State != Done || o.most != 1 {
+		t.Errorf("%+v; %d at once", r.Run, o.most)
+	}
+}
