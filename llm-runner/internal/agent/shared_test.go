@@ -22,7 +22,7 @@ func TestOnPostgres(t *testing.T) {
 		"paused": TestPausedAgentsRestAndMakeUpForNothing, "dry": TestADryRunDeliversNothing, "busy": TestABusyProviderHoldsARunAndItGoesOn, "fails": TestARunThatFailsForGoodIsTold,
 		"briefing": TestABriefingByRulesIsWorthReading, "research": TestResearchSaysWhatIsNew, "calls": TestAgentsCallEachOther, "budget": TestABudgetEndsInTheBestAnswerSoFar,
 		"called": TestAnAgentThatIsCalledWaitsForItsOwnRun, "own run": TestAnAgentsOwnRunWaitsUntilItHasWorkedForAnother, "circle": TestAgentsThatCallEachOtherAtOnceDoNotWaitForEver,
-		"over": TestACallThatIsOverLeavesItsAgentFree,
+		"over": TestACallThatIsOverLeavesItsAgentFree, "too late": TestARunThatComesToBeginTooLateWaitsAgain,
 	} {
 		t.Run(name, test)
 	}
