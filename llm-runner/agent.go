@@ -85,6 +85,9 @@ func (x *agentCall) do(ctx context.Context, verb string, args []string) error {
 		if len(args) != 1 {
 			return usageError{verb + " takes the name of one agent"}
 		}
+		if x.timeout <= 0 {
+			return usageError{fmt.Sprintf("--timeout must be above zero, not %s: write for example 90s", x.timeout)}
+		}
 	default:
 		return usageError{fmt.Sprintf("there is no agent %s: %s", verb, agentVerbs)}
 	}
@@ -148,7 +151,8 @@ func (x *agentCall) run(ctx context.Context, bell doorbell, name string) error {
 	var detail agent.Detail
 	for deadline := time.Now().Add(x.timeout); ; {
 		var raw json.RawMessage
-		if err := bell.ask(ctx, fmt.Sprintf("/api/agents/runs/%d?wait=20s", r.ID), nil, &raw); err != nil {
+		wait := min(20*time.Second, max(time.Until(deadline), 0))
+		if err := bell.ask(ctx, fmt.Sprintf("/api/agents/runs/%d?wait=%s", r.ID, wait), nil, &raw); err != nil {
 			return err
 		}
 		if err := decodeInto(raw, &detail); err != nil {

@@ -104,8 +104,14 @@ func (x *agentCall) printRun(d agent.Detail) {
 	switch d.State {
 	case agent.Done, agent.Delivering:
 		fmt.Fprintf(x.stdout, "# %s\n\n%s\n", d.Output.Title, d.Output.Text)
-	default:
+	case agent.Failed, agent.Cancelled:
 		fmt.Fprintf(x.stderr, "run %d of %s is %s: %s\n", d.ID, d.Agent, d.State, d.Reason)
+	default:
+		says := string(d.State)
+		if d.Reason != "" {
+			says += ": " + d.Reason
+		}
+		fmt.Fprintf(x.stderr, "run %d of %s has not ended within %s (%s); it goes on: llm-runner agent history %s\n", d.ID, d.Agent, x.timeout, says, d.Agent)
 	}
 	for _, r := range d.Output.Remarks {
 		fmt.Fprintf(x.stderr, "Remark: %s.\n", r)

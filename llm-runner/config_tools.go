@@ -148,6 +148,7 @@ func (v *validator) server(key, name string, s *MCPServerConfig) {
 
 // login checks how tokens for a server are got.
 func (v *validator) login(key, name string, s *MCPServerConfig) {
+	proves := s.ClientSecret != "" || s.ClientKey != "" // also where it cannot be read now, which is told below
 	for _, secret := range []struct {
 		key   string
 		value *Secret
@@ -200,6 +201,7 @@ func (v *validator) login(key, name string, s *MCPServerConfig) {
 		why  string
 	}{
 		{"client_id", !person, s.ClientID != "", "is missing: write how the server knows this program"},
+		{"client_secret", s.Grant == mcpclient.GrantClient, proves, "is missing: write what proves who this program is, or a client_key"},
 		{"issuer", !person, s.Issuer != "", "is missing: write the https URL of who gives the tokens, so that no other server gets what proves who this program is"},
 		{"token_file", workload || enterprise, s.TokenFile != "", "is missing: write the path of the file with the JWT that says who this program is"},
 		{"idp", enterprise, s.IDP != "", "is missing: write the https URL of the identity provider"},

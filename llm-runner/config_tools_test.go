@@ -38,13 +38,15 @@ func TestLoginsOfMCPServersSayWhatIsWrong(t *testing.T) {
 		who + "grant: password": `a.grant: "password" is not known`,
 		who + "grant: client_credentials, client_key: file:DIR/bad.pem":                               "a.client_key: is no private key in PEM",
 		who + "grant: client_credentials, client_secret: env:A_SECRET, client_key: file:DIR/good.pem": "has both client_secret and client_key",
-		who + "grant: jwt_bearer":                "a.token_file: is missing",
-		who + "grant: enterprise, token_file: x": "a.idp: is missing",
-		who + "token_file: x":                    "a.token_file: is for grant: jwt_bearer or enterprise",
-		who + "grant: client_credentials, client_metadata: https://a.example/x": "a.client_metadata: is for logins by a person",
-		"oauth: true, grant: client_credentials":                                "a.issuer: is missing",
-		"oauth: true, client_id: us, issuer: http://login.example":              "a.issuer: \"http://login.example\" is not the https URL",
-		"oauth: true, issuer: https://login.example":                            "a.issuer: is for oauth: true with a client_id or a grant",
+		who + "grant: client_credentials":                                                             "a.client_secret: is missing",
+		who + "grant: client_credentials, client_key: env:NOBODY_SETS_IT":                             "", // a warning: it may be there at the next start
+		who + "grant: jwt_bearer":                                                                     "a.token_file: is missing",
+		who + "grant: enterprise, token_file: x":                                                      "a.idp: is missing",
+		who + "token_file: x":                                                                         "a.token_file: is for grant: jwt_bearer or enterprise",
+		who + "grant: client_credentials, client_metadata: https://a.example/x":                       "a.client_metadata: is for logins by a person",
+		"oauth: true, grant: client_credentials":                                                      "a.issuer: is missing",
+		"oauth: true, client_id: us, issuer: http://login.example":                                    "a.issuer: \"http://login.example\" is not the https URL",
+		"oauth: true, issuer: https://login.example":                                                  "a.issuer: is for oauth: true with a client_id or a grant",
 		"dpop: true": "a.dpop: is for oauth: true",
 	} {
 		_, err := load(t, strings.ReplaceAll("mcp: {servers: {a: {url: https://a.example/mcp, "+server+"}}}", "DIR", dir))

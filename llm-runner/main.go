@@ -127,6 +127,9 @@ func (cmd command) invoke(ctx context.Context, c *call, args []string) error {
 		if args = fs.Args(); len(args) == 0 {
 			return work(ctx)
 		}
+		if cmd.args == "[flags]" {
+			return usageError{fmt.Sprintf("%s takes no argument, but was given %q", cmd.name, args[0])}
+		}
 		c.args, args = append(c.args, args[0]), args[1:]
 	}
 }

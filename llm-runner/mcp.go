@@ -35,9 +35,6 @@ Examples:
 Exit codes: 0 the client has left, 1 failed, 2 the configuration is wrong.`,
 	setup: func(_ *flag.FlagSet, c *call) func(context.Context) error {
 		return func(ctx context.Context) error {
-			if len(c.args) > 0 {
-				return usageError{fmt.Sprintf("mcp takes no argument, but was given %q", c.args[0])}
-			}
 			config, err := Load(c.Options)
 			if err != nil {
 				return err

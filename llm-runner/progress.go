@@ -34,7 +34,7 @@ Exit codes: 0 shown; faults of notes stand on standard error and change nothing 
 			if err != nil {
 				return err
 			}
-			board, err := readBoard(ctx, config)
+			board, err := readBoard(ctx, config, *asJSON)
 			if err != nil {
 				return err
 			}
@@ -47,8 +47,8 @@ Exit codes: 0 shown; faults of notes stand on standard error and change nothing 
 	},
 }
 
-// readBoard asks the server, where one runs, and reads the notes itself where none does.
-func readBoard(ctx context.Context, config *Config) (board progress.Board, err error) {
+// readBoard asks the server, where one runs, and reads the notes itself where none does: with the ways up, for which it waits, if ups says so.
+func readBoard(ctx context.Context, config *Config, ups bool) (board progress.Board, err error) {
 	if bell, ok := running(config.Data); ok {
 		return board, bell.ask(ctx, "/api/progress", nil, &board)
 	}
@@ -61,7 +61,7 @@ func readBoard(ctx context.Context, config *Config) (board progress.Board, err e
 		return board, err
 	}
 	projects := a.projects()
-	if board, err = projects.Board(ctx); err != nil {
+	if board, err = projects.Board(ctx); err != nil || !ups {
 		return board, err
 	}
 	board.Ups, err = projects.Ups(ctx, board, true)

@@ -87,8 +87,11 @@ func TestProgressAsJSONSaysWhereTheWayUpComesFrom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	board, err := readBoard(t.Context(), c)
+	board, err := readBoard(t.Context(), c, true)
 	if err != nil || len(board.Ups) != 1 || len(board.Ups[0].Days) != 2 || board.Ups[0].Days[0].From != progress.FromDates || board.Ups[0].Days[1].From != progress.FromSeen || board.Ups[0].Says == "" {
 		t.Errorf("%+v, %v", board.Ups, err)
+	}
+	if board, err := readBoard(t.Context(), c, false); err != nil || len(board.Rows) != 1 || board.Ups != nil {
+		t.Errorf("who does not show them waits for them: %+v, %v", board, err)
 	}
 }

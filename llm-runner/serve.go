@@ -45,9 +45,6 @@ Exit codes: 0 after Ctrl-C or SIGTERM, 1 failed, 2 the configuration is wrong (e
 		fs.StringVar(&c.Listen, "listen", "", "`ADDR` to listen on (default 127.0.0.1:8080)")
 		verbose := fs.Bool("verbose", false, "log every request")
 		return func(ctx context.Context) error {
-			if len(c.args) > 0 {
-				return usageError{fmt.Sprintf("serve takes no argument, but was given %q", c.args[0])}
-			}
 			config, err := Load(c.Options)
 			if err != nil {
 				return err

@@ -33,9 +33,6 @@ Exit codes: 0 after Ctrl-C or SIGTERM, 1 failed, 2 the configuration is wrong.`,
 	setup: func(fs *flag.FlagSet, c *call) func(context.Context) error {
 		fs.StringVar(&c.Listen, "health", "", "`ADDR` to serve /health and /metrics on (default: nowhere)")
 		return func(ctx context.Context) error {
-			if len(c.args) > 0 {
-				return usageError{fmt.Sprintf("worker takes no argument, but was given %q", c.args[0])}
-			}
 			config, err := Load(c.Options)
 			if err != nil {
 				return err

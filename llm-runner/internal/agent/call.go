@@ -109,16 +109,22 @@ func (s *Service) called(ctx context.Context, c toolbox.Call, name, task string)
 	if err != nil {
 		return "", err
 	}
-	if r.State == Done {
-		return r.Output.Text, nil
-	}
-	if r, err = s.turn(ctx, r, chain, now); err != nil {
+	if r, err = s.turn(ctx, r, chain, now); errors.Is(err, ErrEnded) {
+		return r.said()
+	} else if err != nil {
 		return "", err
 	}
 	s.reached("called")
-	out, err := s.work(ctx, &r)
-	if ctx.Err() != nil {
-		return "", context.Cause(ctx)
+	working, rest := s.holding(ctx, r.ID)
+	defer rest()
+	out, err := s.work(working, &r)
+	switch late := errors.Is(ctx.Err(), context.DeadlineExceeded); {
+	case ctx.Err() != nil && !late:
+		return "", context.Cause(ctx) // the program ends, or the run above: it is called again, or ended with that
+	case late && err != nil:
+		err = &llm.Error{Kind: llm.BadRequest, Message: fmt.Sprintf("the agent %s did not end in time", name)}
+	case errors.Is(context.Cause(working), errCancelled):
+		return "", errCancelled
 	}
 	var wait *waitError
 	var busy *llm.BusyError
@@ -127,10 +133,20 @@ func (s *Service) called(ctx context.Context, c toolbox.Call, name, task string)
 	} else if err != nil && !llm.KindOf(err).Permanent() {
 		err = &llm.Error{Kind: llm.BadRequest, Message: err.Error()}
 	}
-	if werr := s.conclude(ctx, &r, out, err); werr != nil {
+	lasting, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite) // one that is left as running keeps its agent from all else
+	defer cancel()
+	if werr := s.conclude(lasting, &r, out, err); werr != nil {
 		return "", werr
 	}
 	return out.Text, err
+}
+
+// said is what a run that has ended told who called it.
+func (r *Run) said() (string, error) {
+	if r.State == Done {
+		return r.Output.Text, nil
+	}
+	return "", errors.New(r.Reason)
 }
 
 // turn has a run that another agent has called begin, once its agent is not at work: runs of one agent never overlap. It is refused where that
@@ -142,8 +158,8 @@ func (s *Service) turn(ctx context.Context, r Run, chain map[string]bool, now ti
 		changed := s.Changed()
 		begun, other, err := s.take(ctx, r.ID, chain, now)
 		switch {
-		case err == nil:
-			return begun, nil
+		case err == nil, errors.Is(err, ErrEnded):
+			return begun, err
 		case errors.Is(err, errCycle):
 			err = errCycle
 		case errors.Is(err, errAtWork) && other.State == Waiting:

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"regexp"
@@ -195,7 +196,9 @@ func (s *Service) keepDelivery(ctx context.Context, agent string, d *Delivery) e
 		if d.Ended.IsZero() {
 			return saveDelivery(lasting, tx, d)
 		}
-		if err := s.lockRun(lasting, tx, d.Run); err != nil {
+		if err := s.lockRun(lasting, tx, d.Run); errors.Is(err, sql.ErrNoRows) {
+			return nil // cancelled, and deleted since: nobody asks for it any more
+		} else if err != nil {
 			return err
 		}
 		if err := saveDelivery(lasting, tx, d); err != nil {

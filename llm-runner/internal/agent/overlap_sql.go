@@ -58,9 +58,13 @@ func waitsFor(ctx context.Context, tx *transaction, run int64, agents map[string
 // errAtWork says that another run of the agent goes on.
 var errAtWork = errors.New("another run of this agent goes on")
 
-// take has a run that another agent has called begin, unless the agent is at work: then it is told whose end has to be waited for.
+// take has a run that another agent has called begin, unless the agent is at work: then it is told whose end has to be waited for. ErrEnded says
+// that the run has ended before, or with the one that called it.
 func (s *Service) take(ctx context.Context, id int64, above map[string]bool, now time.Time) (r, other Run, err error) {
 	r, err = s.change(ctx, id, func(tx *transaction, x *Run) (err error) {
+		if x.State.Ended() {
+			return ErrEnded
+		}
 		other, err = atWork(ctx, tx, x.Agent, x.ID)
 		switch {
 		case err == nil && other.State == Waiting:

@@ -2,12 +2,15 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"home.arpa/lab/llm-runner/internal/llm"
+	"home.arpa/lab/llm-runner/internal/toolbox"
 )
 
 // An office is two agents that may call each other, and whose models answer when the test lets them.
@@ -175,5 +178,114 @@ func TestAgentsThatCallEachOtherAtOnceDoNotWaitForEver(t *testing.T) {
 	}
 	if o.most != 1 {
 		t.Errorf("%d runs of one agent at once", o.most)
+	}
+}
+
+// An expiring context has a deadline that comes when the test says.
+type expiring struct {
+	context.Context
+	over chan struct{}
+}
+
+func (e *expiring) Done() <-chan struct{} { return e.over }
+
+func (e *expiring) Err() error {
+	select {
+	case <-e.over:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// A call that took too long is over, and so is one that a person cancels: its run is not one that goes on, for which the agent's own runs and other
+// calls would wait as long as the run above does.
+func TestACallThatIsOverLeavesItsAgentFree(t *testing.T) {
+	o := newOffice(t)
+	boss := o.asks("boss")
+	o.expect("Boss")
+	answer := o.model.answer
+	for i, c := range []struct {
+		name  string
+		fault error // of the model, after the deadline; nil: it answers all the same
+		ends  func(*expiring, Run)
+		want  State
+		says  string
+	}{
+		{"in time for its last words", nil, func(ctx *expiring, _ Run) { close(ctx.over) }, Done, ""},
+		{"too late", context.DeadlineExceeded, func(ctx *expiring, _ Run) { close(ctx.over) }, Failed, "the agent clerk did not end in time"},
+		{"cancelled", context.Canceled, func(_ *expiring, r Run) {
+			if _, err := o.Cancel(t.Context(), r.ID); err != nil {
+				t.Error(err)
+			}
+		}, Cancelled, "cancelled by a person"},
+	} {
+		o.model.answer = func(n int, req llm.Request) (string, error) {
+			text, err := answer(n, req)
+			return text, errors.Join(err, c.fault)
+		}
+		ctx, told := &expiring{t.Context(), make(chan struct{})}, make(chan error, 1)
+		call := toolbox.Call{Run: fmt.Sprint("agent-", boss.ID), Step: 10 + i}
+		go func() {
+			_, err := o.called(ctx, call, "clerk", "count")
+			told <- err
+		}()
+		o.expect("Clerk")
+		c.ends(ctx, o.detail(boss.ID).Children[i])
+		o.let["Clerk"] <- struct{}{}
+		err := <-told
+		if (err == nil) != (c.says == "") || err != nil && err.Error() != c.says {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if r := o.detail(boss.ID).Children[i]; r.State != c.want || r.Reason != c.says || r.Ended.IsZero() {
+			t.Errorf("%s: %+v", c.name, r)
+		}
+		if _, err := o.called(t.Context(), call, "clerk", "count"); (err == nil) != (c.says == "") || err != nil && err.Error() != c.says {
+			t.Errorf("%s: the same call says %v", c.name, err)
+		}
+	}
+	o.model.answer = answer
+	clerk := o.asks("clerk")
+	o.expect("Clerk")
+	o.let["Clerk"] <- struct{}{}
+	if r := o.ends(clerk.ID); r.State != Done {
+		t.Errorf("%+v", r.Run)
+	}
+	// A run that has ended calls nobody any more: nothing would end what it called.
+	if _, err := o.Cancel(t.Context(), boss.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.called(t.Context(), toolbox.Call{Run: fmt.Sprint("agent-", boss.ID), Step: 20}, "clerk", "count"); !errors.Is(err, ErrEnded) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A run that was queued while its agent rested comes to begin when that works for another: it waits for its turn again, and then has it.
+func TestARunThatComesToBeginTooLateWaitsAgain(t *testing.T) {
+	o := newOffice(t)
+	boss := o.asks("boss")
+	o.expect("Boss")
+	o.let["Boss"] <- struct{}{}
+	o.expect("Clerk")
+	clerk := o.asks("clerk")
+	r, err := o.change(t.Context(), clerk.ID, func(_ *transaction, x *Run) error {
+		x.State, x.call = Queued, x.call+1
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.begin(t.Context(), clerk.ID, r.call); !errors.Is(err, errStale) {
+		t.Errorf("it begins beside the run that was called: %v", err)
+	}
+	if now := o.detail(clerk.ID); now.State != Planned || !now.Started.IsZero() {
+		t.Errorf("%+v", now.Run)
+	}
+	o.let["Clerk"] <- struct{}{}
+	o.ends(boss.ID)
+	o.expect("Clerk")
+	o.let["Clerk"] <- struct{}{}
+	if r := o.ends(clerk.ID); r.State != Done || o.most != 1 {
+		t.Errorf("%+v; %d at once", r.Run, o.most)
 	}
 }

@@ -120,3 +120,20 @@ func TestNotesOfOneNameAreAllKept(t *testing.T) {
 		t.Errorf("notes %q", all)
 	}
 }
+
+// A run that was cancelled can be deleted before what was being sent has come to its end: then there is nothing to mark, and nothing to try again.
+func TestADeliveryOfARunThatIsGoneEnds(t *testing.T) {
+	b := newBench(t, map[string]string{"hello": daily}).start()
+	d := b.ask("hello", false).Deliveries[0]
+	if err := b.db.Tx(t.Context(), func(tx *transaction) error {
+		_, err := tx.ExecContext(t.Context(), `DELETE FROM agent_runs WHERE id = ?`, d.Run)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := b.keepOn(ctx, "hello", &d); err != nil {
+		t.Error(err)
+	}
+}

@@ -56,22 +56,28 @@ func (s *Service) call(ctx context.Context, key string) error {
 		return err
 	}
 	s.reached("begun")
-	working, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	s.mu.Lock()
-	s.working[id] = cancel
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.working, id)
-		s.mu.Unlock()
-	}()
+	working, rest := s.holding(ctx, id)
+	defer rest()
 	out, err := s.work(working, &r)
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // the program ends; the next one calls again
 	}
 	s.reached("worked")
 	return s.conclude(ctx, &r, out, err)
+}
+
+// holding is a context for the work on a run: it ends where a person cancels the run.
+func (s *Service) holding(ctx context.Context, id int64) (working context.Context, rest func()) {
+	working, cancel := context.WithCancelCause(ctx)
+	s.mu.Lock()
+	s.working[id] = cancel
+	s.mu.Unlock()
+	return working, func() {
+		s.mu.Lock()
+		delete(s.working, id)
+		s.mu.Unlock()
+		cancel(nil)
+	}
 }
 
 // begin marks a run as running. errStale says that the call is not its own any more.

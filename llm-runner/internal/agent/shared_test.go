@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -21,6 +22,8 @@ func TestOnPostgres(t *testing.T) {
 		"delivered": TestARunIsDeliveredToEachPlaceOnce, "away": TestAPlaceThatIsAwayIsTriedAgainAndTheModelIsNot, "overlap": TestRunsOfOneAgentNeverOverlap,
 		"paused": TestPausedAgentsRestAndMakeUpForNothing, "dry": TestADryRunDeliversNothing, "busy": TestABusyProviderHoldsARunAndItGoesOn, "fails": TestARunThatFailsForGoodIsTold,
 		"briefing": TestABriefingByRulesIsWorthReading, "research": TestResearchSaysWhatIsNew, "calls": TestAgentsCallEachOther, "budget": TestABudgetEndsInTheBestAnswerSoFar,
+		"called": TestAnAgentThatIsCalledWaitsForItsOwnRun, "own run": TestAnAgentsOwnRunWaitsUntilItHasWorkedForAnother, "circle": TestAgentsThatCallEachOtherAtOnceDoNotWaitForEver,
+		"over": TestACallThatIsOverLeavesItsAgentFree, "too late": TestARunThatComesToBeginTooLateWaitsAgain,
 	} {
 		t.Run(name, test)
 	}
@@ -173,6 +176,63 @@ func TestDeliveriesThatEndAtOnceEndTheirRun(t *testing.T) {
 		both.Wait()
 		if x = b.detail(x.ID); x.State != Done {
 			t.Fatalf("round %d: the run is %s", n, x.State)
+		}
+	}
+}
+
+// One process is about to begin an agent's own run, another one the same agent's work for somebody: one of them waits.
+func TestProcessesBeginNoTwoRunsOfOneAgent(t *testing.T) {
+	enginetest.OnPostgres(t, &database)
+	files := map[string]string{"boss": "---\ntools: [agent_clerk]\n---\nBoss.\n", "clerk": "---\n---\nClerk.\n"}
+	a, b := newBench(t, files), newBench(t, files)
+	b.path = a.path
+	a.start()
+	b.start()
+	made := func(r Run, state State) Run {
+		t.Helper()
+		r, err := a.plan(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err = a.change(t.Context(), r.ID, func(_ *transaction, x *Run) error {
+			x.State, x.call = state, 1
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	boss := made(Run{Agent: "boss", Cause: ByPerson, Due: a.clock(), Covers: 1, State: Planned, key: "boss"}, Running)
+	for n := range 40 {
+		own := made(Run{Agent: "clerk", Cause: ByPerson, Due: a.clock(), Covers: 1, State: Planned, key: fmt.Sprint("own ", n)}, Queued)
+		called := made(Run{Agent: "clerk", Cause: ByAgent, Parent: boss.ID, Depth: 1, Due: a.clock(), Covers: 1, State: Planned, key: fmt.Sprint("called ", n)}, Planned)
+		var both sync.WaitGroup
+		begun := make(chan string, 2)
+		both.Go(func() {
+			if _, err := a.begin(t.Context(), own.ID, own.call); err == nil {
+				begun <- "its own run"
+			} else if !errors.Is(err, errStale) {
+				t.Error(err)
+			}
+		})
+		both.Go(func() {
+			if _, _, err := b.take(t.Context(), called.ID, map[string]bool{"boss": true}, b.clock()); err == nil {
+				begun <- "the one that was called"
+			} else if !errors.Is(err, errAtWork) {
+				t.Error(err)
+			}
+		})
+		both.Wait()
+		if len(begun) != 1 {
+			t.Fatalf("round %d: %d have begun", n, len(begun))
+		}
+		for _, r := range []Run{own, called} {
+			if _, err := a.change(t.Context(), r.ID, func(_ *transaction, x *Run) error {
+				x.State, x.Ended = Cancelled, a.clock()
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

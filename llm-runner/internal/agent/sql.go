@@ -76,10 +76,20 @@ func insertRun(ctx context.Context, tx *transaction, r Run) (Run, error) {
 	return db.One(ctx, tx, "", scanRun, `SELECT `+runColumns+` FROM agent_runs WHERE key = ?`, r.key)
 }
 
-// plan writes a run down, or returns the one that its key has already.
+// plan writes a run down, or returns the one that its key has already. ErrEnded says that the run that called it has ended: whoever ends one ends
+// those below it, and would not see this one.
 func (s *Service) plan(ctx context.Context, r Run) (made Run, err error) {
 	r.Created = s.config.Now()
 	err = s.db.Tx(ctx, func(tx *transaction) (err error) {
+		if r.Parent != 0 {
+			above, err := db.One(ctx, tx, "", scanRun, `SELECT `+runColumns+` FROM agent_runs WHERE id = ?`+s.db.Lock(), r.Parent)
+			if err != nil {
+				return err
+			}
+			if above.State.Ended() {
+				return ErrEnded
+			}
+		}
 		made, err = insertRun(ctx, tx, r)
 		return err
 	})

@@ -41,6 +41,8 @@ type commits struct {
 	program string // "git"; another one in tests
 	now     func() time.Time
 
+	walking sync.Mutex // one note after the other: a page of many projects asks for all of them at once
+
 	mu    sync.Mutex
 	notes map[string]*walked
 }
@@ -72,6 +74,8 @@ func (c *commits) look(path string) (days []Day, says string, reading <-chan str
 		under := make(chan struct{})
 		w.under = under
 		go func() {
+			c.walking.Lock()
+			defer c.walking.Unlock()
 			ctx, cancel := context.WithTimeout(context.Background(), mostGit)
 			defer cancel()
 			head, days, err := c.walk(ctx, path, w.head, w.days, w.counts)
@@ -187,17 +191,26 @@ func (c *commits) read(ctx context.Context, path string, hashes []string, counts
 
 // git runs git in the notes' folder. A repository may come from elsewhere: nothing that it configures is run, and nothing is fetched.
 func (c *commits) git(ctx context.Context, in io.Reader, most int, args ...string) ([]byte, error) {
-	all := append([]string{"--no-pager", "--literal-pathspecs", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "log.showSignature=false", "-c", "protocol.allow=never"}, args...)
+	all := append([]string{"--no-pager", "--literal-pathspecs", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "log.showSignature=false"}, args...)
 	cmd := exec.CommandContext(ctx, c.program, all...) //nolint:gosec // fixed words, and a path behind --
 	cmd.Dir, cmd.Stdin, cmd.WaitDelay = c.dir, in, time.Second
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "GIT_NO_LAZY_FETCH=1"}
-	out, fault := &bounded{most: most}, &bounded{most: 4 << 10}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0",
+		// Objects that are missing would be fetched by a program that the repository names. Git before 2.39.4 knows only the first of the two, which no
+		// configuration takes back: no protocol is allowed.
+		"GIT_ALLOW_PROTOCOL=", "GIT_NO_LAZY_FETCH=1"}
+	out, fault := &bounded{most: most}, &bounded{most: 4 << 10, cut: true}
 	cmd.Stdout, cmd.Stderr = out, fault
 	if err := cmd.Run(); err != nil {
-		if out.over {
+		switch {
+		case out.over:
 			err = fmt.Errorf("it is more than %d bytes", most)
+		case ctx.Err() != nil:
+			err = fmt.Errorf("git did not end within %s", mostGit)
 		}
-		return nil, errors.Join(err, errors.New(strings.TrimSpace(fault.String())))
+		if says := strings.TrimSpace(fault.String()); says != "" {
+			err = fmt.Errorf("%w: %s", err, says)
+		}
+		return nil, err
 	}
 	return out.Bytes(), nil
 }
@@ -206,13 +219,17 @@ func (c *commits) git(ctx context.Context, in io.Reader, most int, args ...strin
 type bounded struct {
 	bytes.Buffer
 	most int
+	cut  bool // what is more is left out, and no fault
 	over bool
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > b.most {
-		b.over = true
+	if b.Len()+len(p) <= b.most {
+		return b.Buffer.Write(p)
+	}
+	if b.over = true; !b.cut {
 		return 0, errors.New("too much")
 	}
-	return b.Buffer.Write(p)
+	b.Buffer.Write(p[:b.most-b.Len()])
+	return len(p), nil
 }

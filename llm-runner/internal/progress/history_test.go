@@ -77,6 +77,23 @@ func (r *repo) git(day string, args ...string) {
 	}
 }
 
+// sign gives the last commit a signature, for whose check git would start gpg.program.
+func (r *repo) sign() {
+	r.Helper()
+	git := func(in string, args ...string) string {
+		cmd := exec.CommandContext(r.Context(), "git", args...)
+		cmd.Dir, cmd.Stdin = r.dir, strings.NewReader(in)
+		out, err := cmd.Output()
+		if err != nil {
+			r.Fatalf("git %v: %v", args, err)
+		}
+		return string(out)
+	}
+	head, words, _ := strings.Cut(git("", "cat-file", "commit", "HEAD"), "\n\n")
+	const signature = "\ngpgsig -----BEGIN PGP SIGNATURE-----\n \n eA==\n -----END PGP SIGNATURE-----\n\n"
+	git("", "update-ref", "HEAD", strings.TrimSpace(git(head+signature+words, "hash-object", "-t", "commit", "-w", "--stdin")))
+}
+
 func (r *repo) commit(day, file, text string) {
 	r.Helper()
 	path := filepath.Join(r.dir, file)
@@ -176,6 +193,27 @@ func TestCommitsTellAWayUpAndAreReadOnce(t *testing.T) {
 	}
 }
 
+// A page of many projects asks for all of them at once, which is not as many processes at once.
+func TestCommitsOfManyNotesAreReadOneAfterTheOther(t *testing.T) {
+	c, dir := newCommits(t.TempDir()), t.TempDir()
+	c.program = filepath.Join(dir, "git")
+	script := "#!/bin/sh\nmkdir '" + dir + "/at-work' || echo two >> '" + dir + "/beside'\nsleep 0.02\necho 0123\nrmdir '" + dir + "/at-work'\n"
+	if err := os.WriteFile(c.program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var waits []<-chan struct{}
+	for i := range 6 {
+		_, _, wait := c.look(fmt.Sprintf("%d.md", i))
+		waits = append(waits, wait)
+	}
+	for _, wait := range waits {
+		<-wait
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "beside")); err == nil {
+		t.Errorf("%s", text)
+	}
+}
+
 func TestWhyThereAreNoCommitsIsSaid(t *testing.T) {
 	none := newCommits(t.TempDir())
 	none.program = "no-such-program-of-git"
@@ -198,11 +236,15 @@ func TestARepositoryRunsNothing(t *testing.T) {
 	}
 	r := newRepo(t)
 	r.commit("2026-01-02", "a.md", "- [ ] a\n")
-	ran := filepath.Join(t.TempDir(), "ran")
+	ran, evil := filepath.Join(t.TempDir(), "ran"), filepath.Join(t.TempDir(), "evil")
+	if err := os.WriteFile(evil, []byte("#!/bin/sh\ntouch '"+ran+"'\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for _, key := range []string{"core.fsmonitor", "core.pager", "gpg.program", "diff.external", "diff.evil.textconv", "filter.evil.smudge", "core.sshCommand"} {
-		r.git("2026-01-02", "config", key, "touch "+ran+"; echo")
+		r.git("2026-01-02", "config", key, evil) // some are given to a shell, some are not
 	}
 	r.git("2026-01-02", "config", "log.showSignature", "true")
+	r.sign()
 	if err := os.WriteFile(filepath.Join(r.dir, ".gitattributes"), []byte("*.md diff=evil filter=evil\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -211,6 +253,38 @@ func TestARepositoryRunsNothing(t *testing.T) {
 	}
 	if _, err := os.Stat(ran); err == nil {
 		t.Error("something ran")
+	}
+	// A commit of which a part is said to be elsewhere, and a git that does not know how to be told to leave it there.
+	old := filepath.Join(t.TempDir(), "git")
+	if err := os.WriteFile(old, []byte("#!/bin/sh\nunset GIT_NO_LAZY_FETCH\nexec git \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	objects, err := filepath.Glob(filepath.Join(r.dir, ".git/objects/??/*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range objects { // all but the commit
+		cmd := exec.CommandContext(t.Context(), "git", "cat-file", "-t", filepath.Base(filepath.Dir(at))+filepath.Base(at))
+		cmd.Dir = r.dir
+		if kind, err := cmd.Output(); err == nil && strings.TrimSpace(string(kind)) != "commit" {
+			os.Remove(at) //nolint:errcheck // it is seen below
+		}
+	}
+	for key, value := range map[string]string{"core.repositoryFormatVersion": "1", "extensions.partialClone": "origin", "remote.origin.promisor": "true", "remote.origin.uploadpack": "touch " + ran + ";",
+		"protocol.allow": "always", "protocol.file.allow": "always", "protocol.ext.allow": "always"} {
+		r.git("2026-01-02", "config", key, value)
+	}
+	for _, url := range []string{r.dir, "ext::sh -c touch% " + ran} {
+		r.git("2026-01-02", "config", "remote.origin.url", url)
+		c := newCommits(r.dir)
+		c.program = old
+		if days, says := read(t, c, "a.md"); len(days) != 0 || says == "" {
+			t.Errorf("%v, %q", days, says)
+		}
+		if _, err := os.Stat(ran); err == nil {
+			t.Errorf("what is at %s ran", url)
+			os.Remove(ran) //nolint:errcheck // for the next
+		}
 	}
 }
 

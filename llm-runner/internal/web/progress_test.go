@@ -83,15 +83,20 @@ func TestTheWayUpIsDrawnFromTheDays(t *testing.T) {
 }
 
 func TestAProjectsWayUpBeginsBeforeItWasSeen(t *testing.T) {
+	today := daysAgo(0)
 	site, _ := newProgressSite(t, "# Garden\n## Beds\n- [x] Measure ✅ "+daysAgo(20)+"\n- [x] Dig ➕ "+daysAgo(15)+" ✅ "+daysAgo(10)+"\n- [ ] Plant\n")
 	get := func(path string) string {
 		w := httptest.NewRecorder()
 		site.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", path, nil))
 		return w.Body.String()
 	}
-	contains(t, get("/progress"), `class="burnup"`, `class="done guess"`, "From "+daysAgo(20)+" the dates in tasks, from "+daysAgo(0)+" what was seen each day.")
+	page, answer := get("/progress"), get("/api/progress")
+	if daysAgo(0) != today {
+		t.Skip("midnight came meanwhile")
+	}
+	contains(t, page, `class="burnup"`, `class="done guess"`, "From "+daysAgo(20)+" the dates in tasks, from "+daysAgo(0)+" what was seen each day.")
 	var board progress.Board
-	if err := json.Unmarshal([]byte(get("/api/progress")), &board); err != nil {
+	if err := json.Unmarshal([]byte(answer), &board); err != nil {
 		t.Fatal(err)
 	}
 	if len(board.Ups) != 1 || board.Ups[0].Project != "Garden" || board.Ups[0].Path != "garden.md" || len(board.Ups[0].Days) != 4 {

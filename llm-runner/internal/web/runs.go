@@ -50,10 +50,14 @@ type runsList struct {
 const shownRuns = 100
 
 func (s *Site) listRuns(r *http.Request) (l runsList, err error) {
-	if l.Straight = r.FormValue("way") == graph.Straight; l.Straight {
-		l.Runs, err = s.Inquiries.Store.Straight(r.Context(), shownRuns)
-	} else {
+	switch way := r.FormValue("way"); way {
+	case "", graph.Thorough:
 		l.Runs, err = s.Inquiries.Store.Runs(r.Context(), shownRuns)
+	case graph.Straight:
+		l.Straight = true
+		l.Runs, err = s.Inquiries.Store.Straight(r.Context(), shownRuns)
+	default:
+		err = problem{http.StatusBadRequest, "There is no such way", fmt.Sprintf("way: %q is neither %s nor %s", way, graph.Straight, graph.Thorough)}
 	}
 	return l, err
 }

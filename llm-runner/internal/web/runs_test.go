@@ -156,6 +156,7 @@ func TestStraightAnswersAreListedApartAndDrawn(t *testing.T) {
 	contains(t, get("/runs?way=straight"), `<a href="/runs/1">When is the &lt;filter&gt; washed?</a>`, "done")
 	contains(t, get("/api/runs"), `"runs": []`)
 	contains(t, get("/api/runs?way=straight"), `"way": "straight"`)
+	contains(t, get("/api/runs?way=round"), `way: \"round\" is neither straight nor thorough`)
 	body := get("/runs/1")
 	contains(t, body, `aria-label="The way of this run: route, retrieve, rerank, write, answer"`, "straight: one question", "1 cited, 0 citations left out", "system: You answer questions", "[1: &#34;every spring&#34;]", "Go on from here")
 	if strings.Contains(body, ">grade</text>") {
