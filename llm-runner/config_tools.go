@@ -184,7 +184,7 @@ func (v *validator) login(key, name string, s *MCPServerConfig) {
 		{"client_id", s.ClientID != "", s.OAuth, "is for oauth: true"},
 		{"grant", !person, s.OAuth, "is for oauth: true"},
 		{"dpop", s.DPoP, s.OAuth, "is for oauth: true"},
-		{"issuer", s.Issuer != "", s.OAuth && (!person || s.ClientID != ""), "is for oauth: true with a client_id or a grant: a program that registers itself has nothing that only one may see"},
+		{"issuer", s.Issuer != "", s.OAuth, "is for oauth: true"},
 		{"client_metadata", s.Metadata != "", person, "is for logins by a person: remove it, or grant"},
 		{"client_key", s.ClientKey != "", !person && !enterprise, "is for grant: client_credentials or jwt_bearer"},
 		{"token_file", s.TokenFile != "", workload || enterprise, "is for grant: jwt_bearer or enterprise"},

@@ -46,8 +46,9 @@ func TestLoginsOfMCPServersSayWhatIsWrong(t *testing.T) {
 		who + "grant: client_credentials, client_metadata: https://a.example/x":                       "a.client_metadata: is for logins by a person",
 		"oauth: true, grant: client_credentials":                                                      "a.issuer: is missing",
 		"oauth: true, client_id: us, issuer: http://login.example":                                    "a.issuer: \"http://login.example\" is not the https URL",
-		"oauth: true, issuer: https://login.example":                                                  "a.issuer: is for oauth: true with a client_id or a grant",
 		"dpop: true": "a.dpop: is for oauth: true",
+		"oauth: true, issuer: https://login.home": "",
+		"issuer: https://login.example":           "a.issuer: is for oauth: true",
 	} {
 		_, err := load(t, strings.ReplaceAll("mcp: {servers: {a: {url: https://a.example/mcp, "+server+"}}}", "DIR", dir))
 		switch {

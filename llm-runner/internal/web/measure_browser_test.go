@@ -214,7 +214,7 @@ func TestEveryPageCanBeTouchedAndRead(t *testing.T) {
 			tab := b.Tab(t)
 			tab.Run(chromedp.Navigate(r.server.URL+path), chromedp.WaitReady(chromedp.CSS("html.scripted")))
 			tab.Until(fmt.Sprintf("document.body.classList.contains('on-error') === %v", name == "error"))
-			for _, width := range []int64{390, 1280} {
+			for _, width := range []int64{390, 850, 1280} { // a phone, a tablet, a desk
 				for _, theme := range []string{"light", "dark"} {
 					tab.Run(screen(width, 844), themed(theme))
 					if dir := os.Getenv("SCREENSHOTS"); dir != "" {

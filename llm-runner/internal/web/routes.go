@@ -102,7 +102,7 @@ func (s *Site) routes() http.Handler {
 	}
 
 	if s.Tools != nil {
-		s.toolRoutes(mux, page)
+		s.toolRoutes(page)
 	}
 
 	if s.Agents != nil {

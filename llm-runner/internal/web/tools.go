@@ -18,7 +18,7 @@ import (
 )
 
 // toolRoutes are the page of the tools, its forms, and their JSON.
-func (s *Site) toolRoutes(mux *http.ServeMux, page func(string, func(http.ResponseWriter, *http.Request) error)) {
+func (s *Site) toolRoutes(page func(string, func(http.ResponseWriter, *http.Request) error)) {
 	page("GET /tools", s.toolsPage)
 	page("POST /tools/policy", s.setPolicy)
 	page("POST /tools/calls/{id}/approve", s.decide(true))

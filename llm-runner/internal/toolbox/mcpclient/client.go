@@ -34,7 +34,7 @@ type ServerConfig struct {
 	Headers map[string]string // sent with every request
 	OAuth   bool              // a person logs in once, or Grant says how it goes without
 	Grant   string            // GrantCode, GrantClient, GrantWorkload, GrantEnterprise
-	// Issuer is who gives the tokens, as a URL, and nobody else is asked for one; "" whoever the server names.
+	// Issuer is who gives the tokens, as a URL: nobody else is shown what proves who we are, and its host may be at home; "" whoever the server names.
 	Issuer string
 	// ClientID and ClientSecret are how the server knows this program, where it was registered there by hand; "" it registers itself.
 	ClientID, ClientSecret string

@@ -292,3 +292,33 @@ func TestALoginIsKeptForItsServerOnly(t *testing.T) {
 		t.Error("a login that nobody waits for")
 	}
 }
+
+func TestALoginIsWhatTheConfigurationStillMeans(t *testing.T) {
+	t.Parallel()
+	was := ServerConfig{Name: "a", URL: "https://one.example/mcp", OAuth: true, ClientID: "us", ClientSecret: "old", Issuer: "https://login.example"}
+	s := New(Config{Tokens: t.TempDir(), Servers: []ServerConfig{was}, Log: quiet()}).all[0]
+	k := &keeper{path: s.tokenFile(), server: was.URL, issuer: was.Issuer, config: &oauth2.Config{ClientID: "us", ClientSecret: "old"}, source: oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "t", TokenType: "Bearer"})}
+	if _, err := k.Token(); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		change func(*ServerConfig)
+		want   bool
+		secret string
+	}{
+		"nothing changed":         {func(*ServerConfig) {}, true, "old"},
+		"another secret":          {func(c *ServerConfig) { c.ClientSecret = "new" }, true, "new"},
+		"another client":          {func(c *ServerConfig) { c.ClientID = "them" }, false, ""},
+		"another issuer":          {func(c *ServerConfig) { c.Issuer = "https://other.example" }, false, ""},
+		"another server":          {func(c *ServerConfig) { c.URL = "https://two.example/mcp" }, false, ""},
+		"it registers itself":     {func(c *ServerConfig) { c.ClientID, c.ClientSecret, c.Issuer = "", "", "" }, false, ""},
+		"tokens have to be bound": {func(c *ServerConfig) { c.DPoP = true }, false, ""},
+	} {
+		s.c = was
+		tt.change(&s.c)
+		k, ok := s.kept()
+		if ok != tt.want || ok && k.Config.ClientSecret != tt.secret {
+			t.Errorf("%s: %t, with %+v", name, ok, k.Config)
+		}
+	}
+}

@@ -81,7 +81,8 @@ func (s *server) ask(ctx context.Context, args *auth.AuthorizationArgs) (*auth.A
 
 // kept is a login as it lies in the folder of tokens.
 type kept struct {
-	Server string         `json:"server"` // its URL: a token is never sent to another one
+	Server string         `json:"server"`           // its URL: a token is never sent to another one
+	Issuer string         `json:"issuer,omitempty"` // as the configuration named it
 	Config *oauth2.Config `json:"config"`
 	Token  *oauth2.Token  `json:"token"`
 }
@@ -98,7 +99,7 @@ func (s *server) oauth(client *http.Client) (auth.OAuthHandler, error) {
 		DynamicClientRegistrationConfig: &auth.DynamicClientRegistrationConfig{Metadata: &oauthex.ClientRegistrationMetadata{
 			RedirectURIs: []string{redirect}, ClientName: "llm-runner", GrantTypes: []string{"authorization_code", "refresh_token"}}},
 		NewTokenSource: func(ctx context.Context, config *oauth2.Config, t *oauth2.Token) (oauth2.TokenSource, error) {
-			keep := &keeper{path: s.tokenFile(), server: s.c.URL, config: config, source: config.TokenSource(ctx, t), bound: s.c.DPoP}
+			keep := &keeper{path: s.tokenFile(), server: s.c.URL, issuer: s.c.Issuer, config: config, source: config.TokenSource(ctx, t), bound: s.c.DPoP}
 			_, err := keep.Token()
 			return keep, err
 		},
@@ -114,7 +115,7 @@ func (s *server) oauth(client *http.Client) (auth.OAuthHandler, error) {
 	}
 	if k, ok := s.kept(); ok {
 		asking := context.WithValue(context.Background(), oauth2.HTTPClient, client)
-		keep := &keeper{path: s.tokenFile(), server: s.c.URL, config: k.Config, source: k.Config.TokenSource(asking, k.Token), bound: s.c.DPoP}
+		keep := &keeper{path: s.tokenFile(), server: s.c.URL, issuer: s.c.Issuer, config: k.Config, source: k.Config.TokenSource(asking, k.Token), bound: s.c.DPoP}
 		var refused *oauth2.RetrieveError
 		switch _, err := keep.Token(); {
 		case err == nil:
@@ -134,20 +135,27 @@ func (s *server) oauth(client *http.Client) (auth.OAuthHandler, error) {
 
 func (s *server) tokenFile() string { return filepath.Join(s.x.c.Tokens, s.c.Name+".json") }
 
+// kept is the login that the configuration still means, with the secret that it names now.
 func (s *server) kept() (k kept, ok bool) {
 	b, err := os.ReadFile(s.tokenFile())
-	if err != nil || json.Unmarshal(b, &k) != nil {
+	if err != nil || json.Unmarshal(b, &k) != nil || k.Config == nil || k.Token == nil {
 		return k, false
 	}
-	return k, k.Server == s.c.URL && k.Config != nil && k.Token != nil && (!s.c.DPoP || bound(k.Token) == nil)
+	if s.c.ClientID != "" {
+		if k.Config.ClientID != s.c.ClientID {
+			return k, false
+		}
+		k.Config.ClientSecret = s.c.ClientSecret
+	}
+	return k, k.Server == s.c.URL && k.Issuer == s.c.Issuer && (!s.c.DPoP || bound(k.Token) == nil)
 }
 
 // A keeper writes tokens down when they are new, readable by this user only.
 type keeper struct {
-	path, server string
-	config       *oauth2.Config
-	source       oauth2.TokenSource
-	bound        bool // to a key: others are refused
+	path, server, issuer string
+	config               *oauth2.Config
+	source               oauth2.TokenSource
+	bound                bool // to a key: others are refused
 
 	mu   sync.Mutex
 	last string
@@ -168,7 +176,7 @@ func (k *keeper) Token() (*oauth2.Token, error) {
 	if t.AccessToken == k.last {
 		return t, nil
 	}
-	b, err := json.Marshal(kept{k.server, k.config, t})
+	b, err := json.Marshal(kept{k.server, k.issuer, k.config, t})
 	if err == nil {
 		err = keep(k.path, b)
 	}

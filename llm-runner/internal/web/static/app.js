@@ -209,7 +209,8 @@ async function hint() {
   try {
     const d = await (await fetch('/api/route?' + q)).json();
     hint.classList.toggle('held', !!d.hold);
-    hint.textContent = d.hold ? 'Will wait: ' + d.hold.reason : q.get('model') || q.get('project') ? d.targets[0].model + ' on ' + d.targets[0].provider : '';
+    const { model, provider } = d.targets?.[0] ?? {};
+    hint.textContent = d.hold ? 'Will wait: ' + d.hold.reason : (q.get('model') || q.get('project')) && model !== provider ? model + ' on ' + provider : '';
   } catch { /* only a hint */ }
 }
 
