@@ -158,6 +158,9 @@ func (c *commits) read(ctx context.Context, path string, hashes []string, counts
 		return fmt.Errorf("read %s in %d commits: %w", path, len(hashes), err)
 	}
 	for _, h := range hashes {
+		if ctx.Err() != nil { // the next look goes on behind those that were counted
+			return fmt.Errorf("read %s in %d commits: that took longer than %s", path, len(hashes), mostGit)
+		}
 		line, rest, ok := bytes.Cut(out, []byte("\n"))
 		if !ok {
 			return fmt.Errorf("read %s in %d commits: git ended early", path, len(hashes))
