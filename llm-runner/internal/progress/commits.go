@@ -1,7 +1,6 @@
 package progress
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -158,31 +157,30 @@ func (c *commits) read(ctx context.Context, path string, hashes []string, counts
 	if err != nil {
 		return fmt.Errorf("read %s in %d commits: %w", path, len(hashes), err)
 	}
-	r := bufio.NewReader(bytes.NewReader(out))
 	for _, h := range hashes {
-		line, err := r.ReadString('\n')
-		if err != nil {
-			return fmt.Errorf("read %s in %d commits: %w", path, len(hashes), err)
+		if ctx.Err() != nil { // the next look goes on behind those that were counted
+			return fmt.Errorf("read %s in %d commits: that took longer than %s", path, len(hashes), mostGit)
 		}
-		f := strings.Fields(line)
-		size, bad := 0, len(f) != 3 || f[1] != "blob"
-		if len(f) == 3 {
-			size, err = strconv.Atoi(f[2])
-			bad = bad || err != nil
+		line, rest, ok := bytes.Cut(out, []byte("\n"))
+		if !ok {
+			return fmt.Errorf("read %s in %d commits: git ended early", path, len(hashes))
 		}
-		if len(f) != 3 || strings.HasSuffix(strings.TrimSpace(line), " missing") {
+		f := strings.Fields(string(line))
+		if len(f) != 3 || f[2] == "missing" {
+			out, counts[h] = rest, Day{Total: -1}
+			continue
+		}
+		// The size is the object's own word, and one that is damaged may say any: so it is believed as far as there is text.
+		size, err := strconv.Atoi(f[2])
+		if err != nil || size < 0 || size >= len(rest) {
+			return fmt.Errorf("read %s in %d commits: the object %s is damaged; git fsck says more", path, len(hashes), f[0])
+		}
+		text := rest[:size]
+		if out = rest[size+1:]; f[1] != "blob" || size > mostNote { // behind the end of the line
 			counts[h] = Day{Total: -1}
 			continue
 		}
-		text := make([]byte, size+1) // and the end of the line
-		if _, err := io.ReadFull(r, text); err != nil {
-			return fmt.Errorf("read %s in %d commits: %w", path, len(hashes), err)
-		}
-		if bad || size > mostNote {
-			counts[h] = Day{Total: -1}
-			continue
-		}
-		p := Parse(path, text[:size])
+		p := Parse(path, text)
 		done, total := p.Count()
 		counts[h] = Day{Done: done, Total: total}
 	}

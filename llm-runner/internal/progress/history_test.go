@@ -229,6 +229,20 @@ func TestWhyThereAreNoCommitsIsSaid(t *testing.T) {
 	}
 }
 
+// An object can say any size of itself, and git passes that on: it is no reason to make room for it.
+func TestADamagedObjectIsSaidAndNotBelieved(t *testing.T) {
+	for _, size := range []string{"99999999999999", "9", "-1", "99999999999999999999999"} {
+		c := newCommits(t.TempDir())
+		c.program = filepath.Join(t.TempDir(), "git")
+		if err := os.WriteFile(c.program, []byte("#!/bin/sh\ncase \"$*\" in *rev-parse*) echo 12;; *\" log \"*) echo 12 1767355200;; *) printf '12 blob "+size+"\\n- [ ] a\\n\\n';; esac\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if days, says := read(t, c, "a.md"); len(days) != 0 || !strings.Contains(says, "the object 12 is damaged") {
+			t.Errorf("%s: %v, %q", size, days, says)
+		}
+	}
+}
+
 // What a repository configures is not run: it may come from anywhere.
 func TestARepositoryRunsNothing(t *testing.T) {
 	if _, err := exec.LookPath("git"); err != nil {
