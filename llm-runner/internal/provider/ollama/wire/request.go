@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 
 	"home.arpa/lab/llm-runner/internal/llm"
@@ -172,24 +171,40 @@ func parse(b []byte) (in request, req llm.Request, err error) {
 // calls are those of a conversation so far.
 type calls struct {
 	made int
-	open []llm.ToolCall // of the last message that made some: nothing has answered them yet
+	open map[by][]*openCall // of the last message that made some, in order: nothing had answered them when they were put here
+}
+
+// by is what a call is found by: an id, or a name, or nothing.
+type by struct{ id, name string }
+
+type openCall struct {
+	llm.ToolCall
+	answered bool
+}
+
+func (c *calls) add(call llm.ToolCall) {
+	c.made++
+	m := &openCall{ToolCall: call}
+	for _, k := range []by{{id: call.ID}, {name: call.Name}, {}} {
+		c.open[k] = append(c.open[k], m)
+	}
 }
 
 // answered is the call that a result answers: that of its id, or else the first of its tool that is open, or of all, where the client tells no
 // name. Results come in the order of their calls, and few clients send the ids back.
 func (c *calls) answered(m message) llm.ToolCall {
-	i := slices.IndexFunc(c.open, func(open llm.ToolCall) bool {
-		if m.CallID != "" {
-			return open.ID == m.CallID
-		}
-		return m.ToolName == "" || open.Name == m.ToolName
-	})
-	if i < 0 {
-		return llm.ToolCall{ID: m.CallID, Name: m.ToolName}
+	k := by{id: m.CallID}
+	if m.CallID == "" {
+		k.name = m.ToolName
 	}
-	call := c.open[i]
-	c.open = slices.Delete(c.open, i, i+1)
-	return call
+	for len(c.open[k]) > 0 {
+		first := c.open[k][0]
+		if c.open[k] = c.open[k][1:]; !first.answered {
+			first.answered = true
+			return first.ToolCall
+		}
+	}
+	return llm.ToolCall{ID: m.CallID, Name: m.ToolName}
 }
 
 func (m message) words(all *calls) (out llm.Message, err error) {
@@ -214,7 +229,7 @@ func (m message) words(all *calls) (out llm.Message, err error) {
 	}
 	out.Parts = append(out.Parts, pictures...)
 	if len(m.Calls) > 0 {
-		all.open = nil // results come before the next calls: what has none by now gets none
+		all.open = map[by][]*openCall{} // results come before the next calls: what has none by now gets none
 	}
 	for i, c := range m.Calls {
 		if c.Function.Name == "" {
@@ -224,10 +239,9 @@ func (m message) words(all *calls) (out llm.Message, err error) {
 		if id == "" {
 			id = fmt.Sprintf("call_%d", all.made)
 		}
-		all.made++
-		made := llm.ToolCall{ID: id, Name: c.Function.Name, Arguments: string(c.Function.Arguments)}
-		all.open = append(all.open, made)
-		out.Parts = append(out.Parts, llm.Part{Call: &made})
+		call := llm.ToolCall{ID: id, Name: c.Function.Name, Arguments: string(c.Function.Arguments)}
+		all.add(call)
+		out.Parts = append(out.Parts, llm.Part{Call: &call})
 	}
 	return out, nil
 }
