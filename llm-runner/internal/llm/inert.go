@@ -16,8 +16,27 @@ import (
 // Sources: blacksmithgu.github.io/obsidian-dataview (dataviewjs, `= and `$=), silentvoid13.github.io/Templater (<% in new files), moritzjung.dev/obsidian-meta-bind-plugin-docs
 // and .../obsidian-js-engine-plugin-docs, publish.obsidian.md/tasks (filter by function).
 func Inert(text, had string) string {
-	text = lined(text)
-	return untemplated(uncoded(blocksAsText(text, had), had), had)
+	was := &before{text: "\n" + had, lines: map[string]bool{}, left: mostLooked}
+	for line := range strings.Lines(had) {
+		was.lines[strings.TrimSpace(line)] = true
+	}
+	return untemplated(uncoded(blocksAsText(lined(text), was), was), was)
+}
+
+// mostLooked bounds how much is looked through for what was there before, in bytes: enough for some hundred blocks in a note of a mebibyte. In a
+// text that was made to take longer, what comes behind counts as new.
+const mostLooked = 512 << 20
+
+// before is the text that was there before.
+type before struct {
+	text  string          // behind an end of line, so that each line begins with one
+	lines map[string]bool // without the blanks around them
+	left  int             // of mostLooked
+}
+
+func (b *before) holds(part string) bool {
+	b.left -= len(b.text) + len(part)
+	return b.left > 0 && strings.Contains(b.text, part)
 }
 
 // lined ends each line with \n: one that ends with \r alone (CommonMark 0.31, 2.1) is overlooked by who looks for that.
@@ -49,7 +68,7 @@ var coloured = func() map[string]bool {
 	return all
 }()
 
-func blocksAsText(text, had string) string {
+func blocksAsText(text string, was *before) string {
 	var b strings.Builder
 	at := 0
 	for _, m := range opener.FindAllStringSubmatchIndex(text, -1) {
@@ -63,7 +82,8 @@ func blocksAsText(text, had string) string {
 				continue // it loads nothing
 			}
 		}
-		if line := strings.TrimPrefix(text[m[2]:m[7]], "\n"); strings.Contains(had, line) && strings.Contains("\n"+had, "\n"+blockFrom(text[m[7]-len(line):], fence, len(had)+1)) {
+		line := strings.TrimPrefix(text[m[2]:m[7]], "\n")
+		if was.lines[strings.TrimSpace(line)] && was.left > 0 && was.holds("\n"+blockFrom(text[m[7]-len(line):], fence, len(was.text))) {
 			continue
 		}
 		b.WriteString(text[at:m[5]] + "text ")
@@ -94,21 +114,20 @@ var (
 	codeTag = regexp.MustCompile(`(?i)<(code|pre)\b`)
 )
 
-func uncoded(text, had string) string {
-	kept := map[string]bool{}
-	for line := range strings.Lines(had) {
-		kept[strings.TrimSpace(line)] = true
-	}
+func uncoded(text string, was *before) string {
 	var out strings.Builder
 	w, from, at := walkOf(text), 0, 0 // what stands between from and at may hold a span over the end of a line
+	begun := false                    // it ends with a backtick, but for blanks and marks of quotations
 	flush := func() {
 		out.WriteString(codeTag.ReplaceAllString(span.ReplaceAllString(text[from:at], `$1\$2`), "&lt;$1"))
 	}
 	for line := range strings.Lines(text) {
-		if w.code(line) || kept[strings.TrimSpace(line)] && !strings.HasSuffix(strings.TrimRight(text[from:at], " \t\r\n>"), "`") {
+		if w.code(line) || was.lines[strings.TrimSpace(line)] && !begun {
 			flush()
 			out.WriteString(line)
-			from = at + len(line)
+			from, begun = at+len(line), false
+		} else if said := strings.TrimRight(line, " \t\r\n>"); said != "" {
+			begun = strings.HasSuffix(said, "`")
 		}
 		at += len(line)
 		if w.fence == "" && strings.HasPrefix(strings.TrimLeft(line, " \t>"), "<") {
@@ -119,26 +138,28 @@ func uncoded(text, had string) string {
 	return out.String()
 }
 
-// untemplated takes the beginning from Templater's commands, but for those that stood in had.
-func untemplated(text, had string) string {
-	if had == "" {
-		return strings.ReplaceAll(text, "<%", "< %")
-	}
+// untemplated takes the beginning from Templater's commands, but for those that stood there before.
+func untemplated(text string, was *before) string {
 	var b strings.Builder
-	for {
-		i := strings.Index(text, "<%")
+	end := 0 // where a command ends, at the earliest behind what b has
+	for at := 0; ; {
+		i := strings.Index(text[at:], "<%")
 		if i < 0 {
-			return b.String() + text
+			return b.String() + text[at:]
 		}
-		b.WriteString(text[:i])
-		text = text[i:]
-		command, _, ends := strings.Cut(text[:min(len(text), len(had))], "%>")
-		if command += "%>"; ends && strings.Contains(had, command) {
+		b.WriteString(text[at : at+i])
+		if at += i; end < at+len("%>") {
+			if end = strings.Index(text[at:], "%>"); end < 0 {
+				return b.String() + strings.ReplaceAll(text[at:], "<%", "< %")
+			}
+			end += at + len("%>")
+		}
+		if command := text[at:end]; len(command) < len(was.text) && was.holds(command) {
 			b.WriteString(command)
-			text = text[len(command):]
+			at = end
 			continue
 		}
 		b.WriteString("< %")
-		text = text[2:]
+		at += len("<%")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestANoteRunsNothing(t *testing.T) {
@@ -67,8 +68,25 @@ func TestWhatThePersonRunsStays(t *testing.T) {
 	}
 }
 
-// Two texts of a megabyte that are made to take long take about as long as any.
+// Texts of a megabyte that are made to take long take about as long as any, also where as long a note was there before.
 func TestALongNoteIsReadOnce(t *testing.T) {
+	for text, had := range map[string]string{
+		strings.Repeat("```dataviewjs\n", 15_000):                      strings.Repeat("a line of a note\n", 60_000) + "```dataviewjs\n",
+		strings.Repeat("<%", 50_000) + strings.Repeat("x", 1e5) + "%>": strings.Repeat("<%", 500_000) + "%>",
+		"`\n" + strings.Repeat(">\n", 200_000):                         ">\n",
+	} {
+		began := time.Now()
+		if got := Inert(text, had); len(got) < len(text) {
+			t.Errorf("%.20q: %d bytes of %d", text, len(got), len(text))
+		}
+		if took := time.Since(began); took > 20*time.Second { // it takes less than one; looked for again and again, a minute
+			t.Errorf("%.20q took %s", text, took)
+		}
+	}
+	const block = "```dataviewjs\ndv.list()\n```\n<% tp.x() %>\n"
+	if mine := strings.Repeat(strings.Repeat("a line of a note\n", 50)+block, 200); Inert(mine+"more\n", mine) != mine+"more\n" {
+		t.Error("what the person runs in a long note does not stay")
+	}
 	for _, piece := range []string{"```x\n", "<%", "```mermaid\n", "`= ", "word\n", "`\n", "- > ", "<code>\n"} {
 		text := strings.Repeat(piece, 1<<20/len(piece))
 		if got := Inert(text, ""); len(got) < len(text) {
