@@ -209,7 +209,7 @@ func secure(h http.Header) {
 		"object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
 }
 
-// refuse answers in the shape that API clients read; people see the sentence in it.
+// refuse answers in the shape that clients of OpenAI and of Anthropic read; people see the sentence in it.
 func refuse(w http.ResponseWriter, status int, code, message string) {
 	kind := "invalid_request_error"
 	if status == http.StatusUnauthorized {
@@ -217,7 +217,7 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{"message": message, "type": kind, "code": code, "param": nil}})
+	_ = json.NewEncoder(w).Encode(map[string]any{"type": "error", "error": map[string]any{"message": message, "type": kind, "code": code, "param": nil}})
 }
 
 // recover logs a panic and answers 500, or, where an answer has begun, cuts the connection, so that it has no proper end.

@@ -196,6 +196,14 @@ func TestHealthTellsStrangersTheStatusOnly(t *testing.T) {
 	}
 }
 
+// Clients of Anthropic's API look for the outer type, those of OpenAI's for what is in error.
+func TestWhoMayNotComeInReadsItInTheirOwnWords(t *testing.T) {
+	got := text(send(open(t, Config{Tokens: map[string]string{"a": secret}}), "POST /v1/messages", "X-Api-Key: x"))
+	if want := `{"error":{"code":"invalid_api_key","message":"a valid token is needed: send it as Authorization: Bearer TOKEN","param":null,"type":"authentication_error"},"type":"error"}` + "\n"; got != want {
+		t.Errorf("%s", got)
+	}
+}
+
 func TestForeignNamesAreRefused(t *testing.T) {
 	local := open(t, Config{Hosts: []string{"Runner.example.org"}})
 	wide := open(t, Config{Listen: "0.0.0.0:80", Tokens: map[string]string{"a": secret}})
