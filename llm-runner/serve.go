@@ -232,6 +232,14 @@ func (a *app) guard(token string) (*guard.Guard, error) {
 	return guard.New(c)
 }
 
+// example is a question that the handbook answers; none where the person has notes.
+func example(c *Config) string {
+	if c.Vault.Path != "" {
+		return ""
+	}
+	return "What happens when a machine is down?"
+}
+
 // pages makes the pages for people.
 func (a *app) pages(chats *chat.Service, queue *jobs.Service, inbox *jobs.Inbox, projects *progress.Service, agents *agent.Service) (*web.Site, error) {
 	dependencies := a.dependencies
@@ -246,6 +254,7 @@ func (a *app) pages(chats *chat.Service, queue *jobs.Service, inbox *jobs.Inbox,
 			return note.Text, err
 		},
 		NoModel:      func() bool { return !a.connected() },
+		Example:      example(a.config),
 		LogOut:       a.config.Auth.Password != "",
 		Dependencies: dependencies,
 		Incidents:    a.alerts.Open,

@@ -59,22 +59,31 @@ func (g *Gateway) countTokens(w http.ResponseWriter, r *http.Request) {
 	c.plain(object(map[string]int64{"input_tokens": route.CostOf(&req).Input}))
 }
 
+// claude says that a client of Anthropic's API asks on a path that OpenAI's has too.
+func claude(r *http.Request) bool { return r.Header.Get("Anthropic-Version") != "" }
+
+// An anthropicModel is a row of the route table as Anthropic's API tells it.
+type anthropicModel struct {
+	Type    string `json:"type"`
+	ID      string `json:"id"`
+	Display string `json:"display_name"`
+	Created string `json:"created_at"` // when this process started, since nobody knows better
+}
+
+func (g *Gateway) anthropicRow(name string) anthropicModel {
+	return anthropicModel{"model", name, name, g.started.UTC().Format(time.RFC3339)}
+}
+
 // anthropicModels lists the rows as Anthropic's API does.
 func (g *Gateway) anthropicModels(w http.ResponseWriter) {
-	type row struct {
-		Type    string `json:"type"`
-		ID      string `json:"id"`
-		Display string `json:"display_name"`
-		Created string `json:"created_at"`
-	}
 	list := struct {
-		Data  []row   `json:"data"`
-		More  bool    `json:"has_more"`
-		First *string `json:"first_id"`
-		Last  *string `json:"last_id"`
-	}{Data: []row{}}
+		Data  []anthropicModel `json:"data"`
+		More  bool             `json:"has_more"`
+		First *string          `json:"first_id"`
+		Last  *string          `json:"last_id"`
+	}{Data: []anthropicModel{}}
 	for _, name := range slices.Sorted(maps.Keys(g.Router.Table().Models)) {
-		list.Data = append(list.Data, row{"model", name, name, g.started.UTC().Format(time.RFC3339)})
+		list.Data = append(list.Data, g.anthropicRow(name))
 	}
 	if n := len(list.Data); n > 0 {
 		list.First, list.Last = &list.Data[0].ID, &list.Data[n-1].ID

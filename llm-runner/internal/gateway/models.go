@@ -25,7 +25,7 @@ func (g *Gateway) row(name string, e route.Entry) model {
 
 // models lists the rows of the table in force, by name.
 func (g *Gateway) models(w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Anthropic-Version") != "" { // both APIs have this path
+	if claude(r) {
 		g.anthropicModels(w)
 		return
 	}
@@ -46,7 +46,14 @@ func (g *Gateway) model(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		p := &problem{status: http.StatusNotFound, Type: "invalid_request_error", Code: "model_not_found",
 			Message: fmt.Sprintf("the route table has no model %q; GET /v1/models lists those it has", name)}
+		if claude(r) {
+			p.tongue = messages
+		}
 		p.write(w)
+		return
+	}
+	if claude(r) {
+		writeJSON(w, g.anthropicRow(name))
 		return
 	}
 	writeJSON(w, g.row(name, e))

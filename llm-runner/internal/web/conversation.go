@@ -140,7 +140,7 @@ func (s *Site) line(m chat.Message) line {
 const listMost = 60
 
 func (s *Site) start(w http.ResponseWriter, r *http.Request) error {
-	p := chatPage{NoModel: s.NoModel(), Example: "What happens when a machine is down?"}
+	p := chatPage{NoModel: s.NoModel(), Example: s.Example}
 	pick := s.picker(r.FormValue("model"), false) // the palette leads here
 	if pick.Missing {
 		pick = s.picker("", false)

@@ -199,8 +199,12 @@ func (s *Site) apiLibrary(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Site) apiSearch(w http.ResponseWriter, r *http.Request) error {
 	limit := 10
-	if n, err := strconv.Atoi(r.FormValue("limit")); err == nil {
-		limit = min(max(n, 1), 100)
+	if text := r.FormValue("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 100 {
+			return problem{http.StatusBadRequest, "That is no limit", fmt.Sprintf("limit: %q is not a number from 1 to 100", text)}
+		}
+		limit = n
 	}
 	result, err := s.Library.Explain(r.Context(), library.Request{Query: r.FormValue("q"), Limit: limit})
 	if err != nil {

@@ -68,6 +68,11 @@ func TestTheLibraryIsSearchedAndKept(t *testing.T) {
 	_, body = ask("GET", "/api/library/search?q=filter&limit=1", "")
 	contains(t, body, `"found"`, `"lane": "words"`, `"answers": true`, `"lanes": [`, `"name": "bm25"`, `"why": "beyond the number asked for"`, `"count": 1`)
 
+	for _, limit := range []string{"x", "0", "101"} {
+		if status, body := ask("GET", "/api/library/search?q=filter&limit="+limit, ""); status != 400 || !strings.Contains(body, `limit: \"`+limit+`\" is not a number from 1 to 100`) {
+			t.Errorf("%d %s", status, body)
+		}
+	}
 	if status, body := ask("POST", "/library/exclude", "pattern=%5B"); status != 422 || !strings.Contains(body, "it is no pattern") {
 		t.Errorf("%d %s", status, body)
 	}

@@ -174,12 +174,17 @@ func TestNoModelSaysHowToConnectOne(t *testing.T) {
 	r := newRig(t)
 	r.NoModel = func() bool { return true }
 	_, body := r.get("/")
-	contains(t, body, "No model is connected yet", "127.0.0.1:11434", "GROQ_API_KEY", "runner.yaml", r.example())
+	contains(t, body, "No model is connected yet", "127.0.0.1:11434", "GROQ_API_KEY", "runner.yaml", example)
+	r.Example = ""
+	if _, body = r.get("/"); strings.Contains(body, "handbook") || strings.Contains(body, "-example") {
+		t.Error("a person's own notes are asked what the handbook knows")
+	}
+	contains(t, body, "Until then your notes answer")
 	_, body = r.get("/health")
 	contains(t, body, "no model is connected")
 }
 
-func (r *rig) example() string { return "What happens when a machine is down?" }
+const example = "What happens when a machine is down?"
 
 func TestTheThemeIsInTheFirstPaint(t *testing.T) {
 	r := newRig(t)

@@ -66,6 +66,8 @@ type Config struct {
 	Undelivered func() map[string]int
 	// NoModel says that nothing that could answer is connected; nil: asked of the router.
 	NoModel func() bool
+	// Example is a question to begin with, which the handbook answers; "" where the notes are the person's own.
+	Example string
 	LogOut  bool         // people have logged in: pages show the way out
 	Log     *slog.Logger // nil: slog.Default()
 }

@@ -154,7 +154,7 @@ func rigWith(t testing.TB, path string, engine func(*db.DB, *slog.Logger) *engin
 			t.Fatal(err)
 		}
 	}
-	site, err := New(Config{Chats: chats, Router: router, Ledger: ledger, DB: d, Tools: box, Memory: remembers, Version: "v1.2.3", Log: log,
+	site, err := New(Config{Chats: chats, Router: router, Ledger: ledger, DB: d, Tools: box, Memory: remembers, Version: "v1.2.3", Log: log, Example: example,
 		Note: func(_ context.Context, path string) ([]byte, error) {
 			if path != "handbook/restore it.md" {
 				return nil, fs.ErrNotExist
