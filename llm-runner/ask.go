@@ -151,7 +151,7 @@ func (c *call) print(stream func(func(llm.Event, error) bool)) error {
 
 // credit says who answered, and why.
 func (c *call) credit(r *llm.Route) {
-	fmt.Fprintf(c.stderr, "(%s on %s: %s)\n", r.Model, r.Provider, r.Why)
+	fmt.Fprintf(c.stderr, "(%s: %s)\n", llm.On(r.Model, r.Provider), r.Why)
 }
 
 // unwrapBusy turns a server's "nobody can answer now" back into what it was.

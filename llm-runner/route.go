@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 
+	"home.arpa/lab/llm-runner/internal/llm"
 	"home.arpa/lab/llm-runner/internal/route"
 )
 
@@ -85,7 +86,7 @@ func (c *call) printDecision(d route.Decision) {
 		if i == 0 {
 			lead = "asks"
 		}
-		fmt.Fprintf(c.stdout, "%-6s %s on %s\n", lead, t.Model, t.Provider)
+		fmt.Fprintf(c.stdout, "%-6s %s\n", lead, llm.On(t.Model, t.Provider))
 	}
 	fmt.Fprintf(c.stdout, "%-6s %s\n%-6s %s\n", "rule", d.Rule, "why", d.Why)
 	if d.Hold != nil {

@@ -33,7 +33,7 @@ func (s *Service) ExportMarkdown(ctx context.Context, w io.Writer, chat int64) e
 			b.WriteString(m.Text + "\n\n")
 		}
 		if t := m.Turn; t.Route.Model != "" {
-			fmt.Fprintf(&b, "*%s on %s*", t.Route.Model, t.Route.Provider)
+			fmt.Fprintf(&b, "*%s*", llm.On(t.Route.Model, t.Route.Provider))
 		}
 		if m.Turn.State != Finished {
 			fmt.Fprintf(&b, " *(%s)*", strings.TrimSpace(string(m.Turn.State)+" "+m.Turn.Error))

@@ -31,7 +31,7 @@ func (j *Job) news() string {
 	if j.State == Failed {
 		return fmt.Sprintf("Job %d (%s) has failed: %s. Try it again with: llm-runner job retry %d", j.ID, j.Title, j.Reason, j.ID)
 	}
-	return fmt.Sprintf("Job %d (%s) is done, answered by %s on %s, %s after it was handed in.", j.ID, j.Title, j.Route.Model, j.Route.Provider,
+	return fmt.Sprintf("Job %d (%s) is done, answered by %s, %s after it was handed in.", j.ID, j.Title, llm.On(j.Route.Model, j.Route.Provider),
 		j.Ended.Sub(j.Created).Round(time.Second))
 }
 

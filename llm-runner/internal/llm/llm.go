@@ -241,6 +241,14 @@ type Route struct {
 	Withheld int `json:"withheld,omitempty"`
 }
 
+// On names a model and where it runs, for people; what has one name for both, as the owner's notes have, is named once.
+func On(model, provider string) string {
+	if model == provider {
+		return model
+	}
+	return model + " on " + provider
+}
+
 // A CallDelta is more of the tool call number Index (0-based, in order of first appearance). ID and Name come with the
 // first delta of a call and are empty after it; Arguments are to be concatenated.
 type CallDelta struct {

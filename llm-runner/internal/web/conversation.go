@@ -123,7 +123,7 @@ func (s *Site) line(m chat.Message) line {
 	l := line{Turn: t, Text: m.Text != "", Branch: branchOf(m.ID, m.Siblings), CanRetry: t.State.Retryable(), Elapsed: time.Since(t.Started), Calls: s.calls(t), Remembered: s.remembered(t), Plan: s.planOf(t), Saves: s.saves(t)}
 	if t.State.Running() && t.Route.Provider == "" {
 		if d := s.Router.Decide(route.Ask{Model: t.Asked, Project: t.Project}); len(d.Targets) > 0 {
-			l.Who = d.Targets[0].Model + " on " + d.Targets[0].Provider
+			l.Who = llm.On(d.Targets[0].Model, d.Targets[0].Provider)
 		}
 	}
 	for i, c := range t.Citations {

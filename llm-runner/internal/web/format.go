@@ -16,6 +16,7 @@ import (
 // functions are what templates may call.
 var functions = template.FuncMap{
 	"ago":      func(t time.Time) template.HTML { return moment(t, time.Now()) },
+	"on":       llm.On,
 	"num":      num,
 	"count":    count,
 	"took":     took,

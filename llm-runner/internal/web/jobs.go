@@ -97,16 +97,16 @@ func (s *Site) queue(w http.ResponseWriter, r *http.Request) error {
 func (s *Site) whose(j jobs.Job) string {
 	switch {
 	case j.Route.Model != "":
-		return j.Route.Model + " on " + j.Route.Provider
+		return llm.On(j.Route.Model, j.Route.Provider)
 	case j.WaitsModel != "":
-		return j.WaitsModel + " on " + j.WaitsFor
+		return llm.On(j.WaitsModel, j.WaitsFor)
 	case j.Type == jobs.Research:
 		return "research"
 	case j.Asked == "" && j.Requires == "" && !j.Project:
 		return cmp.Or(s.Router.Table().Default.Model, "the default model")
 	}
 	if d := s.Router.Decide(route.Ask{Model: j.Asked, Project: j.Project, Requires: j.Requires}); len(d.Targets) > 0 && d.Targets[0].Model != "" {
-		return d.Targets[0].Model + " on " + d.Targets[0].Provider
+		return llm.On(d.Targets[0].Model, d.Targets[0].Provider)
 	}
 	return cmp.Or(j.Asked, j.Requires)
 }

@@ -3,6 +3,8 @@ package web
 import (
 	"crypto/rand"
 	"strings"
+
+	"home.arpa/lab/llm-runner/internal/llm"
 )
 
 // picker is the choice of a model, and of project mode.
@@ -42,7 +44,7 @@ func (s *Site) picker(chosen string, project bool) picker {
 	t := s.Router.Table()
 	p := picker{Chosen: chosen, Project: t.Project, InProj: project, Groups: s.models(), Missing: chosen != ""}
 	if t.Default.Model != "" {
-		p.Default = t.Default.Model + " on " + t.Default.Provider
+		p.Default = llm.On(t.Default.Model, t.Default.Provider)
 	}
 	for _, g := range p.Groups {
 		for i := range g.Models {
