@@ -466,11 +466,7 @@ func (s *Service) Start(ctx context.Context, name string, dry bool, key string) 
 		r.Cause = Dry
 	}
 	r.key = fmt.Sprintf("%s/%s/%s", r.Cause, name, cmp.Or(key, unique()))
-	r, err := s.plan(ctx, r)
-	if err == nil {
-		s.announce()
-	}
-	return r, err
+	return s.plan(ctx, r)
 }
 
 // Await returns a run once it has ended.

@@ -524,11 +524,19 @@ func TestADecisionThatCameBeforeTheWaitIsFound(t *testing.T) {
 	}
 	b.start()
 	x := b.ask("hello", false)
-	for limit := time.Now().Add(30 * time.Second); x.State != Done && time.Now().Before(limit); x = b.detail(x.ID) { // it waits first, and looks then
+	for limit := time.After(30 * time.Second); ; { // it waits first, and looks then
+		changed := b.Changed()
 		b.settle()
-		time.Sleep(5 * time.Millisecond)
+		if x = b.detail(x.ID); x.State == Done {
+			break
+		}
+		select {
+		case <-changed:
+		case <-limit:
+			t.Fatalf("%+v", x)
+		}
 	}
-	if x.State != Done || x.Output.Text != "Allowed." || asked != fmt.Sprintf("agent-%d", x.ID) {
+	if x.Output.Text != "Allowed." || asked != fmt.Sprintf("agent-%d", x.ID) {
 		t.Errorf("%+v, asked for %q", x, asked)
 	}
 }

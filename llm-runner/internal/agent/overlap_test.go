@@ -103,12 +103,8 @@ func (o *office) ends(id int64) Detail {
 // planned waits until a run of an agent stands there that has not begun.
 func (o *office) planned(agent string) {
 	o.Helper()
-	for limit := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		select {
-		case who := <-o.begun:
-			o.Fatalf("%s began beside it", who)
-		default:
-		}
+	for limit := time.After(30 * time.Second); ; {
+		changed := o.Changed()
 		all, err := runs(o.Context(), o.db, `WHERE agent = ? AND state = 'planned'`, agent)
 		if err != nil {
 			o.Fatal(err)
@@ -116,9 +112,35 @@ func (o *office) planned(agent string) {
 		if len(all) > 0 {
 			return
 		}
-		if time.Now().After(limit) {
+		select {
+		case <-changed:
+		case who := <-o.begun:
+			o.Fatalf("%s began beside it", who)
+		case <-limit:
 			o.Fatalf("no run of %s waits", agent)
 		}
+	}
+}
+
+// bothAsk has the clerk work for the boss, and a person ask for the clerk then.
+func (o *office) bothAsk() (boss, clerk Run) {
+	o.Helper()
+	boss = o.asks("boss")
+	o.expect("Boss")
+	o.let["Boss"] <- struct{}{}
+	o.expect("Clerk")
+	return boss, o.asks("clerk")
+}
+
+// oneAfterTheOther has the clerk end what it does for the boss, and then what a person asked for.
+func (o *office) oneAfterTheOther(boss, clerk Run) {
+	o.Helper()
+	o.let["Clerk"] <- struct{}{}
+	o.ends(boss.ID)
+	o.expect("Clerk")
+	o.let["Clerk"] <- struct{}{}
+	if r := o.ends(clerk.ID); r.State != Done || o.most != 1 {
+		o.Errorf("%+v; %d at once", r.Run, o.most)
 	}
 }
 
@@ -142,11 +164,7 @@ func TestAnAgentThatIsCalledWaitsForItsOwnRun(t *testing.T) {
 
 func TestAnAgentsOwnRunWaitsUntilItHasWorkedForAnother(t *testing.T) {
 	o := newOffice(t)
-	boss := o.asks("boss")
-	o.expect("Boss")
-	o.let["Boss"] <- struct{}{}
-	o.expect("Clerk")
-	clerk := o.asks("clerk")
+	boss, clerk := o.bothAsk()
 	o.planned("clerk")
 	if _, err := o.pass(t.Context(), o.clock()); err != nil {
 		t.Fatal(err)
@@ -154,13 +172,7 @@ func TestAnAgentsOwnRunWaitsUntilItHasWorkedForAnother(t *testing.T) {
 	if r := o.detail(clerk.ID); r.State != Planned {
 		t.Errorf("it is %s beside the run that was called", r.State)
 	}
-	o.let["Clerk"] <- struct{}{}
-	o.ends(boss.ID)
-	o.expect("Clerk")
-	o.let["Clerk"] <- struct{}{}
-	if r := o.ends(clerk.ID); r.State != Done || o.most != 1 {
-		t.Errorf("%+v; %d at once", r.Run, o.most)
-	}
+	o.oneAfterTheOther(boss, clerk)
 }
 
 // Each of two runs calls the other's agent: one is refused, and both come to their ends.
@@ -263,11 +275,7 @@ func TestACallThatIsOverLeavesItsAgentFree(t *testing.T) {
 // A run that was queued while its agent rested comes to begin when that works for another: it waits for its turn again, and then has it.
 func TestARunThatComesToBeginTooLateWaitsAgain(t *testing.T) {
 	o := newOffice(t)
-	boss := o.asks("boss")
-	o.expect("Boss")
-	o.let["Boss"] <- struct{}{}
-	o.expect("Clerk")
-	clerk := o.asks("clerk")
+	boss, clerk := o.bothAsk()
 	r, err := o.change(t.Context(), clerk.ID, func(_ *transaction, x *Run) error {
 		x.State, x.call = Queued, x.call+1
 		return nil
@@ -281,11 +289,5 @@ func TestARunThatComesToBeginTooLateWaitsAgain(t *testing.T) {
 	if now := o.detail(clerk.ID); now.State != Planned || !now.Started.IsZero() {
 		t.Errorf("%+v", now.Run)
 	}
-	o.let["Clerk"] <- struct{}{}
-	o.ends(boss.ID)
-	o.expect("Clerk")
-	o.let["Clerk"] <- struct{}{}
-	if r := o.ends(clerk.ID); r.State != Done || o.most != 1 {
-		t.Errorf("%+v; %d at once", r.Run, o.most)
-	}
+	o.oneAfterTheOther(boss, clerk)
 }

@@ -90,12 +90,15 @@ func (s *Service) plan(ctx context.Context, r Run) (made Run, err error) {
 				return ErrEnded
 			}
 		}
-		made, err = insertRun(ctx, tx, r)
-		return err
+		if made, err = insertRun(ctx, tx, r); err != nil {
+			return err
+		}
+		return s.db.Tell(ctx, tx, topic, "")
 	})
 	if err != nil {
 		return made, fmt.Errorf("plan run of %s: %w", r.Agent, err)
 	}
+	s.announce()
 	return made, nil
 }
 
