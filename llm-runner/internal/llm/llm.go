@@ -231,6 +231,11 @@ type Event struct {
 	Finish Finish // why the answer ended; "" while it goes on
 }
 
+// Says tells whether it carries some of the answer: of its text or its reasoning, also sealed, or of a call. The first that does begins the answer.
+func (e Event) Says() bool {
+	return e.Text != "" || e.Thinking != "" || e.Redacted != "" || e.Call != nil
+}
+
 // A Route says which target of a decision answers.
 type Route struct {
 	Provider string `json:"provider"`

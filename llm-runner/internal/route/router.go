@@ -441,7 +441,7 @@ func (r *Router) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Even
 				}
 				told.Add(ev)
 				a.Learn(ev.Limits)
-				if !a.started && (ev.Text != "" || ev.Thinking != "" || ev.Redacted != "" || ev.Call != nil || ev.Finish != "" || ev.Citations != nil) {
+				if !a.started && (ev.Says() || ev.Finish != "" || ev.Citations != nil) {
 					a.First()
 					ev.Route = a.through(ev.Route)
 				} else if ev.Route != nil {

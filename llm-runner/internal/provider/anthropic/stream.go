@@ -143,7 +143,7 @@ func (d *decoder) start(index int, b contentBlock) (ev llm.Event, said bool) {
 		d.calls++
 		ev.Call = &llm.CallDelta{Index: o.call, ID: b.ID, Name: b.Name}
 	}
-	return ev, ev.Text != "" || ev.Thinking != "" || ev.Redacted != "" || ev.Call != nil
+	return ev, ev.Says()
 }
 
 func (d *decoder) delta(index int, x delta) (ev llm.Event, said bool) {
@@ -163,7 +163,7 @@ func (d *decoder) delta(index int, x delta) (ev llm.Event, said bool) {
 			ev.Call = &llm.CallDelta{Index: o.call, Arguments: x.PartialJSON}
 		}
 	}
-	return ev, ev.Text != "" || ev.Thinking != "" || ev.Call != nil
+	return ev, ev.Says()
 }
 
 func (d *decoder) end(index int) (ev llm.Event, said bool) {

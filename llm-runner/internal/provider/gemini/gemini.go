@@ -87,7 +87,7 @@ func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Ev
 				fail(err)
 				return
 			}
-			started = started || ev.Text != "" || ev.Thinking != "" || ev.Call != nil
+			started = started || ev.Says()
 			if !yield(ev, nil) {
 				return
 			}

@@ -107,7 +107,7 @@ func (w *EventWriter) Append(dst [][]byte, ev llm.Event) [][]byte {
 		w.usage = *ev.Usage
 	}
 	w.citations = append(w.citations, ev.Citations...)
-	says := ev.Text != "" || ev.Thinking != "" || ev.Signature != "" || ev.Redacted != "" || ev.Call != nil
+	says := ev.Says() || ev.Signature != ""
 	if !w.begun && (says || ev.Finish != "") {
 		w.begun = true
 		dst = append(dst, event("message_start", object{"message": written{ID: w.meta.ID, Type: "message", Role: "assistant", Model: w.meta.Model, Content: []any{}, Usage: told(w.usage)}}))
