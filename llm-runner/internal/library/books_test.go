@@ -9,16 +9,6 @@ import (
 	"home.arpa/lab/llm-runner/internal/extract"
 )
 
-// eventually waits until what is asked holds.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for began := time.Now(); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Since(began) > 30*time.Second {
-			t.Fatal("in vain:", what)
-		}
-	}
-}
-
 func findsOne(t *testing.T, l *Library, query string) bool {
 	t.Helper()
 	hits, err := l.Search(t.Context(), query, 2)
@@ -61,9 +51,9 @@ func TestNothingWaitsForABook(t *testing.T) {
 	bounded, stop := context.WithTimeout(t.Context(), 30*time.Second)
 	defer stop()
 	<-reading
-	eventually(t, "the note beside the book", func() bool { return findsOne(t, l, "apples") })
+	until(t, "the note beside the book is found", func() bool { return findsOne(t, l, "apples") })
 	write(t, dir, "b.md", "bananas")
-	eventually(t, "a note that is saved while a book is read", func() bool { return findsOne(t, l, "bananas") })
+	until(t, "a note is found that was saved while a book is read", func() bool { return findsOne(t, l, "bananas") })
 	if err := l.Put(bounded, Web, Document{Path: "https://example.org", Text: []byte("cherries")}); err != nil {
 		t.Fatal(err)
 	}
@@ -75,18 +65,18 @@ func TestNothingWaitsForABook(t *testing.T) {
 	}
 	read <- true
 	<-reading
-	eventually(t, "the book", func() bool { return findsOne(t, l, "walruses") })
+	until(t, "the book is found", func() bool { return findsOne(t, l, "walruses") })
 	if err := l.Exclude(t.Context(), "drafts"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the look that leaves the second book out", func() bool {
+	until(t, "a look leaves the second book out", func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		_, is := l.books["drafts/other.pdf"]
 		return !is
 	})
 	read <- true
-	eventually(t, "the end", func() bool { s := l.Status(); return !s.Syncing && !s.Synced.IsZero() && s.Reading == "" })
+	until(t, "all is read", func() bool { s := l.Status(); return !s.Syncing && !s.Synced.IsZero() && s.Reading == "" })
 	if findsOne(t, l, "zebras") {
 		t.Error("a book that was excluded while it was read is in the index")
 	}

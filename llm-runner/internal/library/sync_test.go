@@ -455,7 +455,17 @@ func TestChangesAreInTheIndexWithinASecond(t *testing.T) {
 		}
 	}()
 	soon("apples", "a.md")
-	time.Sleep(2 * quiet) // the watch has begun, and said so
+	heard := func() string {
+		hits, err := l.Search(t.Context(), "busy", 1)
+		if err != nil || len(hits) == 0 {
+			return ""
+		}
+		return hits[0].Quote
+	}
+	for range 2 { // the first change may be found by the look at the start
+		was := heard()
+		until(t, "the watch hears of changes", func() bool { return heard() != was })
+	}
 	write(t, dir, "new/deep/b.md", "bananas")
 	soon("bananas", "new/deep/b.md")
 	write(t, dir, "new/deep/b.md", "blueberries")
