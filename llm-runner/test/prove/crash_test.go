@@ -4,6 +4,8 @@ package prove
 
 import (
 	"bufio"
+	"database/sql"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -97,19 +99,23 @@ func TestKilledInEveryAnswerToAPerson(t *testing.T) {
 	}
 }
 
-// streaming waits until the last answer of a conversation arrives.
+// streaming waits until the last answer of a conversation arrives, and something of it is written down.
 func (r *runner) streaming(conversation string) {
 	r.t.Helper()
 	err := poll(20*time.Second, 10*time.Millisecond, func() error {
 		if a := r.answer(conversation); a.Turn.State != chat.Streaming || a.Text == "" {
 			return fmt.Errorf("the turn is %s, not streaming", a.Turn.State)
 		}
-		return nil
+		pieces := 0
+		err := r.query(`SELECT count(*) FROM turn_pieces WHERE turn = (SELECT max(id) FROM turns) AND text <> ''`, func(row *sql.Rows) error { return row.Scan(&pieces) })
+		if err == nil && pieces == 0 {
+			err = errors.New("nothing of the answer is written down")
+		}
+		return err
 	})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	time.Sleep(200 * time.Millisecond) // what has come is written every 75 ms
 }
 
 // post sends a form and returns the path that it leads to.

@@ -5,6 +5,7 @@ package prove
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -72,6 +73,7 @@ type runner struct {
 	ended   chan struct{} // closed once the process has
 	log     *bytes.Buffer // of the process; complete once it has ended
 	under   []string      // a program that runs it, with its arguments
+	shared  string        // the URL of its database; "" is a file in dir
 }
 
 func newRunner(t *testing.T, config string) *runner {
@@ -220,12 +222,32 @@ func (r *runner) waitStatus(provider, status string) time.Duration {
 // ledger returns the newest rows, newest first.
 func (r *runner) ledger() ([]usage.Row, error) {
 	ctx := context.Background()
-	d, err := db.OpenRead(ctx, filepath.Join(r.dir, db.Name))
+	d, err := r.read(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
 	return usage.Recent(ctx, d, 20)
+}
+
+// read opens its database for reading.
+func (r *runner) read(ctx context.Context) (*db.DB, error) {
+	if r.shared != "" {
+		return db.OpenPostgresRead(ctx, r.shared)
+	}
+	return db.OpenRead(ctx, filepath.Join(r.dir, db.Name))
+}
+
+// query asks its database.
+func (r *runner) query(text string, row func(*sql.Rows) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	d, err := r.read(ctx)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return db.Each(ctx, d.Read(), "", row, text)
 }
 
 // waitOutcome waits until the newest ledger row of a model has an outcome.

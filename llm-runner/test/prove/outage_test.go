@@ -94,7 +94,8 @@ discord:
   webhook: "file:%s"
 `, strings.Replace(address, ":secret@", "@", 1), groq.url, keyFile(t), secretFile(t, discord.url+"/api/webhooks/1/planted-token"))
 	s := &storage{runner: newRunner(t, config), groq: groq, discord: discord}
-	c := &crew{runner: s.runner, fake: groq, database: address}
+	c := &crew{runner: s.runner, fake: groq}
+	c.shared = address
 	c.start()
 	for range 2 {
 		w := newRunner(t, config)

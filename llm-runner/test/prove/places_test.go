@@ -3,6 +3,7 @@
 package prove
 
 import (
+	"bytes"
 	"database/sql"
 	"fmt"
 	"io"
@@ -35,13 +36,32 @@ func newMachine(t *testing.T, replies ...script.Rule) *machine {
 	m.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost && r.URL.Path == "/api/chat" {
 			m.count(1)
-			defer m.count(-1)
+			work := &work{ResponseWriter: w, end: sync.OnceFunc(func() { m.count(-1) })}
+			defer work.end()
+			w = work
 		}
 		f.ServeHTTP(w, r)
 	}))
 	t.Cleanup(m.Close)
 	return m
 }
+
+// work is a request that the machine does until the last piece of its answer goes out: whoever has that may send the next one at once, and that
+// may come before the handler of this one has returned.
+type work struct {
+	http.ResponseWriter
+	end func()
+}
+
+func (w *work) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte(`"done":true`)) {
+		w.end()
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController flush.
+func (w *work) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (m *machine) count(n int) {
 	m.mu.Lock()
@@ -67,7 +87,6 @@ type household struct {
 func newHousehold(t *testing.T, url string, m *machine, places int) *household {
 	t.Helper()
 	c := &household{}
-	c.database = url
 	c.config = fmt.Sprintf(`database: %q
 providers:
   davas: {kind: ollama, url: "%s", concurrency: %d}
@@ -75,6 +94,7 @@ routes:
   default: {provider: davas, model: tiny-chat}
 `, strings.Replace(url, ":secret@", "@", 1), m.URL, places)
 	c.runner = newRunner(t, c.config)
+	c.shared = url
 	c.start()
 	return c
 }

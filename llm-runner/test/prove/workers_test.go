@@ -4,7 +4,6 @@ package prove
 
 import (
 	"bytes"
-	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
@@ -18,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"home.arpa/lab/llm-runner/internal/db"
 	"home.arpa/lab/llm-runner/internal/jobs"
 	"home.arpa/lab/llm-runner/internal/usage"
 	"home.arpa/lab/llm-runner/test/postgrestest"
@@ -26,10 +24,9 @@ import (
 
 // A crew is a server and workers that share a PostgreSQL database, before a fake provider.
 type crew struct {
-	*runner  // the server
-	fake     fake
-	workers  []*runner
-	database string // its URL
+	*runner // the server
+	fake    fake
+	workers []*runner
 }
 
 func newCrew(t *testing.T, workers int, url, script string) *crew {
@@ -41,7 +38,8 @@ providers:
 routes:
   default: {provider: groq, model: tiny-chat}
 `, strings.Replace(url, ":secret@", "@", 1), groq.url, keyFile(t))
-	c := &crew{runner: newRunner(t, config), fake: groq, database: url}
+	c := &crew{runner: newRunner(t, config), fake: groq}
+	c.shared = url
 	c.start()
 	for range workers {
 		w := newRunner(t, config)
@@ -133,18 +131,6 @@ func (c *crew) allDone(n int, limit time.Duration) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-}
-
-// query reads the shared database.
-func (c *crew) query(text string, row func(*sql.Rows) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	d, err := db.OpenPostgresRead(ctx, c.database)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return db.Each(ctx, d.Read(), "", row, text)
 }
 
 // sent is what the provider saw: questions by their prompt and status.
@@ -353,7 +339,7 @@ func TestADumpIsPutBackAsTheHandbookSays(t *testing.T) {
 	tool := func(line string) {
 		t.Helper()
 		cmd := exec.Command("bash", "-c", line)
-		cmd.Env = append(os.Environ(), "DATABASE_URL="+c.database)
+		cmd.Env = append(os.Environ(), "DATABASE_URL="+c.shared)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", line, err, out)
 		}
